@@ -1,0 +1,12 @@
+"""Models of the plugin; importing this package registers them."""
+from .backbones import PretrainedBackbone, ResNetDC5
+from .detector import DETR
+from .detr_head import DETRHead
+from .hungarian_assigner import HungarianAssigner
+from .position_encoding import LearnedPositionEncoding, SinePositionEncoding
+from .transformer_neck import TransformerNeck
+
+__all__ = [
+    'DETR', 'DETRHead', 'HungarianAssigner', 'LearnedPositionEncoding', 'PretrainedBackbone', 'ResNetDC5', 'SinePositionEncoding',
+    'TransformerNeck'
+]

@@ -1,0 +1,192 @@
+"""Class and box layers, loss and prediction (paper, section 3.1 to 3.2; reference: models/detr.py).
+
+Deliberate differences from the reference: predictions come best first; boxes are clamped to the image, as mmdet does. Losses carry mmdet's
+names (``loss_cls``, ``loss_bbox``, ``loss_iou``, ``d0.loss_cls`` ... for the auxiliary layers) and include their weights.
+"""
+from collections.abc import Sequence
+
+import torch
+from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
+from mmdet.structures import SampleList
+from mmdet.utils import reduce_mean
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from ..boxes import cxcywh_to_xyxy
+from ..registry import MODELS
+from .hungarian_assigner import assign_one_by_one
+from .set_criterion import box_losses, classification_loss
+from .targets import collate_targets
+
+PAPER_LOSS_CLS = dict(type='CrossEntropyLoss', use_sigmoid=False, bg_cls_weight=0.1, class_weight=1., loss_weight=1.)
+
+
+class BoxMLP(nn.Module):
+    """Three linear layers with ReLU between them; ``layers.0`` to ``layers.2`` are the official names."""
+
+    def __init__(self, embed_dims: int, num_layers: int = 3) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(embed_dims, 4 if last else embed_dims) for last in [False] * (num_layers - 1) + [True])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = layer(x).relu()
+        return self.layers[-1](x)
+
+
+@MODELS.register_module()
+class DETRHead(BaseModule):
+    """DETR's prediction head. Its layers are shared by all decoder layers.
+
+    The configs of mmdet's ``DETRHead`` fit: only ``type`` changes.
+
+    Args:
+        num_classes: K, without no-object.
+        embed_dims: channels D of the hidden states.
+        aux_loss: also supervise the decoder's intermediate layers.
+        sync_cls_avg_factor: average the classification loss's sum of weights over ranks; the official code does not.
+        loss_cls: softmax cross-entropy: ``bg_cls_weight`` for no-object, ``class_weight`` for the others, ``loss_weight``.
+        loss_bbox: L1 with ``loss_weight``.
+        loss_iou: GIoU with ``loss_weight``.
+        train_cfg: ``assigner``; default: ``HungarianAssigner`` with the paper's costs.
+        test_cfg: ``max_per_img``; default: all queries.
+
+    Raises:
+        ValueError: when a loss is of another kind than those of the paper.
+    """
+
+    def __init__(self,
+                 num_classes: int,
+                 embed_dims: int = 256,
+                 aux_loss: bool = True,
+                 sync_cls_avg_factor: bool = False,
+                 loss_cls: dict | None = None,
+                 loss_bbox: dict | None = None,
+                 loss_iou: dict | None = None,
+                 train_cfg: dict | None = None,
+                 test_cfg: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if num_classes < 1:
+            raise ValueError(f'num_classes counts the classes without no-object and must be at least 1, got {num_classes}')
+        self.num_classes, self.embed_dims, self.aux_loss, self.sync_cls_avg_factor = num_classes, embed_dims, aux_loss, sync_cls_avg_factor
+        self.max_per_img = (test_cfg or {}).get('max_per_img')
+
+        loss_cls = _checked(loss_cls, PAPER_LOSS_CLS, 'loss_cls', use_sigmoid=False)
+        loss_bbox = _checked(loss_bbox, dict(type='L1Loss', loss_weight=5.), 'loss_bbox')
+        loss_iou = _checked(loss_iou, dict(type='GIoULoss', loss_weight=2.), 'loss_iou')
+        self.loss_weights = dict(loss_cls=loss_cls['loss_weight'], loss_bbox=loss_bbox['loss_weight'], loss_iou=loss_iou['loss_weight'])
+        class_weight = torch.full((num_classes + 1, ), float(loss_cls['class_weight']))
+        class_weight[-1] = loss_cls['bg_cls_weight']
+        self.register_buffer('class_weight', class_weight, persistent=False)  # a setting, not a weight: never loaded from a file
+
+        assigner = (train_cfg or {}).get('assigner') or dict(type='mmdet_detr_plugin.HungarianAssigner')
+        self.assigner = MMDET_TASK_UTILS.build(assigner)
+        self.fc_cls = nn.Linear(embed_dims, num_classes + 1)
+        self.box_mlp = BoxMLP(embed_dims)
+
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
+        """(L, B, Q, D) -> class logits (L, B, Q, K+1) and boxes_cxcywh_norm (L, B, Q, 4)."""
+        return self.fc_cls(hidden_states), self.box_mlp(hidden_states).sigmoid()
+
+    def loss(self, hidden_states: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses by name, from the decoder's hidden states (L, B, Q, D)."""
+        gt_instances, img_metas = _unpack(batch_data_samples)
+        return self.loss_by_feat(*self(hidden_states), gt_instances, img_metas)
+
+    def loss_by_feat(self,
+                     all_layers_cls_scores: Tensor,
+                     all_layers_bbox_preds: Tensor,
+                     batch_gt_instances: Sequence[InstanceData],
+                     batch_img_metas: Sequence[dict],
+                     batch_gt_instances_ignore: None = None) -> dict[str, Tensor]:
+        """Losses by name, from the outputs of all decoder layers.
+
+        Args:
+            all_layers_cls_scores: (L, B, Q, K+1) logits.
+            all_layers_bbox_preds: (L, B, Q, 4), boxes_cxcywh_norm.
+            batch_gt_instances: ``labels`` and ``bboxes`` (xyxy pixels) of each image.
+            batch_img_metas: ``img_shape`` of each image.
+            batch_gt_instances_ignore: not supported by set prediction, as in mmdet.
+
+        Returns:
+            Scalars: the last layer's under their plain names, the others' behind ``d0.``, ``d1.`` ...
+
+        Raises:
+            ValueError: for a label that is no class, or ignored instances.
+            FloatingPointError: for predictions or boxes that are not finite.
+        """
+        if batch_gt_instances_ignore is not None:
+            raise ValueError('set prediction has no ignored instances; batch_gt_instances_ignore must be None')
+        if not self.aux_loss:
+            all_layers_cls_scores, all_layers_bbox_preds = all_layers_cls_scores[-1:], all_layers_bbox_preds[-1:]
+        targets = collate_targets(batch_gt_instances, batch_img_metas)
+        match = getattr(self.assigner, 'assign_batch', None) or (lambda *args: assign_one_by_one(self.assigner, *args))
+        pairs = match(all_layers_cls_scores, all_layers_bbox_preds, targets, batch_img_metas)
+
+        cls_sum, weight_sum = classification_loss(all_layers_cls_scores, pairs, targets, self.class_weight)
+        if self.sync_cls_avg_factor:
+            weight_sum = reduce_mean(weight_sum)
+        l1_sum, giou_sum = box_losses(all_layers_bbox_preds, pairs, targets)
+        num_objects = reduce_mean(l1_sum.new_full((), targets.num_objects)).clamp(min=1)
+        losses = dict(loss_cls=cls_sum / weight_sum, loss_bbox=l1_sum / num_objects, loss_iou=giou_sum / num_objects)
+        weighted = {name: self.loss_weights[name] * values for name, values in losses.items()}
+        num_layers = len(all_layers_cls_scores)
+        return {('' if layer == num_layers - 1 else f'd{layer}.') + name: values[layer]
+                for layer in (num_layers - 1, *range(num_layers - 1)) for name, values in weighted.items()}
+
+    def loss_and_predict(self, hidden_states: Tensor, batch_data_samples: SampleList) -> tuple[dict[str, Tensor], list[InstanceData]]:
+        """``loss`` and ``predict`` (without rescaling) on one forward pass."""
+        gt_instances, img_metas = _unpack(batch_data_samples)
+        outputs = self(hidden_states)
+        return self.loss_by_feat(*outputs, gt_instances, img_metas), self.predict_by_feat(*outputs, img_metas, rescale=False)
+
+    def predict(self, hidden_states: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> list[InstanceData]:
+        """Detections of each image from the last decoder layer; see ``predict_by_feat``."""
+        return self.predict_by_feat(*self(hidden_states[-1:]), [sample.metainfo for sample in batch_data_samples], rescale)
+
+    def predict_by_feat(self, layer_cls_scores: Tensor, layer_bbox_preds: Tensor, batch_img_metas: Sequence[dict],
+                        rescale: bool = True) -> list[InstanceData]:
+        """Every query's best class: softmax without no-object. No score threshold, no NMS.
+
+        Args:
+            layer_cls_scores: (L, B, Q, K+1) logits; the last layer counts.
+            layer_bbox_preds: (L, B, Q, 4), boxes_cxcywh_norm.
+            batch_img_metas: ``img_shape`` of each image; ``scale_factor`` (w, h) with ``rescale``.
+            rescale: return boxes in the original image's pixels.
+
+        Returns:
+            For each image ``bboxes`` (N, 4) in xyxy pixels, ``scores`` (N,) descending and ``labels`` (N,); N is Q, or ``max_per_img``
+            where that is smaller.
+        """
+        scores, labels = layer_cls_scores[-1].softmax(-1)[..., :-1].max(-1)  # (B, Q)
+        boxes = cxcywh_to_xyxy(layer_bbox_preds[-1])
+        keep = min(self.max_per_img or scores.shape[1], scores.shape[1])
+        scores, order = scores.topk(keep)
+        labels = labels.gather(1, order)
+        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4)).clamp(0, 1)
+        results = []
+        for boxes_xyxy_norm, image_scores, image_labels, meta in zip(boxes, scores, labels, batch_img_metas, strict=True):
+            height, width = meta['img_shape'][:2]
+            scale_w, scale_h = meta['scale_factor'] if rescale else (1, 1)
+            to_pixels = boxes_xyxy_norm.new_tensor([width / scale_w, height / scale_h] * 2)
+            results.append(InstanceData(bboxes=boxes_xyxy_norm * to_pixels, scores=image_scores, labels=image_labels))
+        return results
+
+
+def _unpack(batch_data_samples: SampleList) -> tuple[list[InstanceData], list[dict]]:
+    return [sample.gt_instances for sample in batch_data_samples], [sample.metainfo for sample in batch_data_samples]
+
+
+def _checked(config: dict | None, default: dict, name: str, **fixed) -> dict:
+    """The default loss config with the given one's values; anything the criterion would not compute is refused."""
+    merged = {**default, **(config or {})}
+    kind = str(merged['type']).removeprefix('mmdet.')
+    unknown = sorted(set(merged) - set(default))
+    wrong = {key: merged[key] for key, value in fixed.items() if merged[key] != value}
+    if kind != default['type'] or unknown or wrong:
+        raise ValueError(f'{name} must be {default["type"]} with the keys {sorted(set(default) - {"type"})}'
+                         f'{" and " + str(fixed) if fixed else ""}, got {config}. For other losses use mmdet.DETRHead, which runs inside this '
+                         'detector too.')
+    return merged
