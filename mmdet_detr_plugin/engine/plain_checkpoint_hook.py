@@ -1,0 +1,60 @@
+"""Checkpoints that ``torch.load`` reads safely.
+
+mmengine 0.10.7 stores its message hub as ``HistoryBuffer`` objects. Since torch 2.6 ``torch.load`` refuses such files unless arbitrary
+code may run, so that mmdet's ``tools/test.py``, ``--resume`` and ``init_detector`` fail on every checkpoint mmengine writes. Storing plain
+values instead keeps the files readable everywhere, also where this plugin is never imported.
+"""
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+
+from ..registry import HOOKS
+
+_BUFFER_KEYS = {'log_history', 'count_history', 'max_length'}
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Writes checkpoints of tensors and plain Python values only, and restores mmengine's objects when training resumes.
+
+    Model-independent: any detector's config may name it in ``custom_hooks``.
+    """
+
+    priority = 'LOWEST'  # after every other hook has added its own state
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        for key in checkpoint:
+            if key not in ('state_dict', 'ema_state_dict', 'optimizer'):  # tensors and numbers already
+                checkpoint[key] = to_plain(checkpoint[key])
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
+        for key, value in scalars.items():
+            if isinstance(value, dict) and set(value) == _BUFFER_KEYS:
+                scalars[key] = HistoryBuffer(value['log_history'].numpy(), value['count_history'].numpy(), value['max_length'])
+
+
+def to_plain(value):
+    """The same value made of dicts, lists, tuples, tensors, strings, numbers, None.
+
+    Raises:
+        TypeError: for anything else, naming its type.
+    """
+    if isinstance(value, HistoryBuffer):
+        log_history, count_history = value.data
+        return dict(
+            log_history=torch.as_tensor(np.array(log_history)),
+            count_history=torch.as_tensor(np.array(count_history)),
+            max_length=value.max_length)
+    if isinstance(value, dict):
+        return {to_plain(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_plain(item) for item in value) if type(value) in (list, tuple) else tuple(map(to_plain, value))
+    if isinstance(value, np.ndarray):
+        return torch.as_tensor(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (torch.Tensor, str, bytes, int, float, bool, type(None))):
+        return value
+    raise TypeError(f'a checkpoint may hold tensors and plain values only, found {type(value).__name__}: {value!r:.80}')
