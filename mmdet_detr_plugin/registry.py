@@ -21,5 +21,5 @@ def _child(parent: Registry, *locations: str) -> Registry:
 MODELS = _child(MMENGINE_MODELS, 'models')
 TASK_UTILS = _child(MMENGINE_TASK_UTILS, 'models')
 WEIGHT_INITIALIZERS = _child(MMENGINE_WEIGHT_INITIALIZERS, 'models')
-DATASETS = _child(MMENGINE_DATASETS, 'datasets')
+DATASETS = _child(MMENGINE_DATASETS, 'datasets.strict_coco')
 HOOKS = _child(MMENGINE_HOOKS, 'engine')

@@ -4,6 +4,7 @@
 """
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -27,7 +28,7 @@ def main() -> None:
         if annotations.is_file() and json.loads(annotations.read_text()).get('info') == wanted:
             print(f'{annotations} is there already')
             continue
-        write_split(args.out, args.seed, split, count, args.size, progress=lambda scenes: tqdm(scenes, total=count, desc=split, unit='image'))
+        write_split(args.out, args.seed, split, count, args.size, progress=partial(tqdm, total=count, desc=split, unit='image'))
         print(f'wrote {annotations} ({count} images)')
 
 

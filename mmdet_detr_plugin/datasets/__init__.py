@@ -1,4 +1,1 @@
-"""Data sets of the plugin; importing this package registers them. The generator and converters are imported where they are used."""
-from .strict_coco import StrictCocoDataset
-
-__all__ = ['StrictCocoDataset']
+"""Data sets of the plugin. Kept empty, so that generating and converting data needs neither torch nor mmdet."""

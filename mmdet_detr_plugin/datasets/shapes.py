@@ -186,7 +186,8 @@ def write_split(out: Path, seed: int, split: str, count: int, size: int = 128, p
     things = [dict(id=i + 1, name=name, supercategory='shape', isthing=1) for i, name in enumerate(CLASSES)]
     stuff = [dict(id=len(CLASSES) + i + 1, name=name, supercategory='texture', isthing=0) for i, name in enumerate(STUFF_CLASSES)]
     info = dict(description='generated shapes', seed=seed, split=split, size=size, count=count)
-    write_json(out / 'annotations' / f'panoptic_{split}.json', dict(info=info, images=images, annotations=panoptic, categories=things + stuff))
+    write_json(out / 'annotations' / f'panoptic_{split}.json',
+               dict(info=info, images=images, annotations=panoptic, categories=things + stuff))
     write_json(out / 'annotations' / f'{split}.json', dict(info=info, images=images, annotations=annotations, categories=things))
 
 

@@ -31,8 +31,8 @@ class StrictCocoDataset(CocoDataset):
         except Exception as error:
             path = self.get_data_info(idx)['img_path']
             state = 'is missing' if not Path(path).exists() else 'cannot be read as an image or does not pass the pipeline'
-            raise ValueError(f'Image {path} {state} ({type(error).__name__}: {error}). Expected a readable image listed in {self.ann_file}; '
-                             'repair it, or remove it from that file.') from error
+            raise ValueError(f'Image {path} {state} ({type(error).__name__}: {error}). Expected a readable image, as listed in '
+                             f'{self.ann_file}; repair it, or remove it from that file.') from error
 
     def _check_file(self) -> None:
         path = Path(self.ann_file)
@@ -60,7 +60,8 @@ class StrictCocoDataset(CocoDataset):
         unknown = [name for name in classes if name not in in_file]
         if unknown:
             raise ValueError(f'metainfo.classes names {_list(unknown)}, which {path} does not have; its categories are {_list(in_file)}. '
-                             'Set metainfo=dict(classes=...) of the data set to names from the file, and num_classes of the model to match.')
+                             'Set metainfo=dict(classes=...) of the data set to names from the file, and num_classes of the model to '
+                             'match.')
         in_order = [name for name in in_file if name in classes]
         if list(classes) != in_order:
             raise ValueError(f'metainfo.classes is in another order than the categories of {path}: expected {_list(in_order)}, got '

@@ -187,6 +187,6 @@ def _checked(config: dict | None, default: dict, name: str, **fixed) -> dict:
     wrong = {key: merged[key] for key, value in fixed.items() if merged[key] != value}
     if kind != default['type'] or unknown or wrong:
         raise ValueError(f'{name} must be {default["type"]} with the keys {sorted(set(default) - {"type"})}'
-                         f'{" and " + str(fixed) if fixed else ""}, got {config}. For other losses use mmdet.DETRHead, which runs inside this '
-                         'detector too.')
+                         f'{" and " + str(fixed) if fixed else ""}, got {config}. For other losses use mmdet.DETRHead, which runs inside '
+                         'this detector too.')
     return merged

@@ -2,8 +2,8 @@
 
 Letters: L decoder layers, B images, Q queries, K classes, T objects (padded), P matched pairs.
 
-Deliberate differences from the reference: all layers and images share one cost tensor and one copy to the host; a cost that is not finite is
-an error that names its cause, instead of scipy's; more objects than queries are announced.
+Deliberate differences from the reference: all layers and images share one cost tensor and one copy to the host; a cost that is not finite
+is an error that names its cause, instead of scipy's; more objects than queries are announced.
 """
 import warnings
 from collections.abc import Sequence
@@ -101,7 +101,7 @@ class HungarianAssigner(BaseAssigner):
             FloatingPointError: when a cost is not finite; the message names layer, image and tensor.
             ValueError: when a label is not a class of the head.
         """
-        num_layers, num_images, num_queries = cls_logits.shape[:3]
+        num_layers, _, num_queries = cls_logits.shape[:3]
         self._warn_if_too_many(targets.counts, num_queries)
         costs = self._batch_costs(cls_logits, boxes_cxcywh_norm, targets, img_metas)
         pairs = []
@@ -122,7 +122,8 @@ class HungarianAssigner(BaseAssigner):
         weights = self._paper_weights()
         if weights is not None:
             return _paper_cost(cls_logits, boxes, targets, *weights).cpu().numpy()
-        costs = cls_logits.new_zeros(*cls_logits.shape[:3], targets.labels.shape[1], dtype=torch.promote_types(cls_logits.dtype, torch.float32))
+        dtype = torch.promote_types(cls_logits.dtype, torch.float32)
+        costs = cls_logits.new_zeros(*cls_logits.shape[:3], targets.labels.shape[1], dtype=dtype)
         for layer in range(len(costs)):
             for image, count in enumerate(targets.counts):
                 if count:
@@ -185,7 +186,8 @@ def assign_one_by_one(assigner: BaseAssigner, cls_logits: Tensor, boxes: Tensor,
     pairs = []
     for layer in range(len(cls_logits)):
         for image in range(cls_logits.shape[1]):
-            pred, gt, meta = _as_instances(cls_logits[layer, image].detach(), boxes[layer, image].detach(), targets, image, img_metas[image])
+            logits, predicted = cls_logits[layer, image].detach(), boxes[layer, image].detach()
+            pred, gt, meta = _as_instances(logits, predicted, targets, image, img_metas[image])
             gt_inds = assigner.assign(pred_instances=pred, gt_instances=gt, img_meta=meta).gt_inds
             query = torch.nonzero(gt_inds > 0).flatten()
             pairs.append(torch.stack((torch.full_like(query, layer), torch.full_like(query, image), query, gt_inds[query] - 1)))
@@ -197,8 +199,8 @@ def _raise_fault(cls_logits: Tensor, boxes: Tensor, targets: Targets, img_metas:
     num_classes = cls_logits.shape[-1] - 1
     bad_labels = gt.labels[(gt.labels < 0) | (gt.labels >= num_classes)]
     if len(bad_labels):
-        raise ValueError(f'Label {bad_labels[0].item()} of {_name(meta)} is not one of the head\'s {num_classes} classes (0 to {num_classes - 1}). '
-                         'Set bbox_head.num_classes and the data set\'s metainfo.classes to the same classes.')
+        raise ValueError(f'Label {bad_labels[0].item()} of {_name(meta)} is not one of the head\'s {num_classes} classes (0 to '
+                         f'{num_classes - 1}). Set bbox_head.num_classes and the data set\'s metainfo.classes to the same classes.')
     raise FloatingPointError(_describe_fault(pred, gt, meta, layer))
 
 

@@ -1,0 +1,1 @@
+"""Comparing detectors under equal conditions."""

@@ -1,0 +1,32 @@
+"""Facts about a training run, read from what mmengine left in its work directory."""
+import json
+import statistics
+from pathlib import Path
+
+
+def seconds_per_epoch(work_dir: Path) -> float:
+    """Median time of an iteration times the iterations of an epoch, from the run's ``scalars.json`` files.
+
+    Raises:
+        ValueError: when the run has logged no training iteration.
+    """
+    records = [json.loads(line) for path in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in path.read_text().splitlines()]
+    training = [record for record in records if 'time' in record and 'iter' in record and 'epoch' in record]
+    if not training:
+        raise ValueError(f'{work_dir} has no log of training iterations (looked for */vis_data/scalars.json)')
+    last = max(training, key=lambda record: record['iter'])
+    # The last record of an epoch carries its last iteration, so iterations / epochs is exact at the end of training.
+    return statistics.median(record['time'] for record in training) * last['iter'] / last['epoch']
+
+
+def last_checkpoint(work_dir: Path) -> Path:
+    """The newest checkpoint of a run.
+
+    Raises:
+        FileNotFoundError: when there is none.
+    """
+    pointer = work_dir / 'last_checkpoint'
+    if not pointer.is_file():
+        raise FileNotFoundError(f'{work_dir} has no last_checkpoint; has the training finished an epoch?')
+    # The pointer holds the path at training time; the folder may have moved since.
+    return work_dir / Path(pointer.read_text().strip()).name

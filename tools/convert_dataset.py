@@ -1,0 +1,55 @@
+"""Convert a COCO, Pascal VOC or YOLO folder to COCO JSON. Images stay where they are.
+
+    python tools/convert_dataset.py SRC [--out DIR] [--val-fraction 0.2] [--seed 0]
+"""
+import argparse
+import sys
+from pathlib import Path
+
+from mmdet_detr_plugin.datasets.conversion import with_splits, write_coco
+from mmdet_detr_plugin.datasets.recognition import DatasetRecords, read_dataset
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Convert a COCO, Pascal VOC or YOLO folder to COCO JSON.')
+    parser.add_argument('source', type=Path, metavar='SRC', help='the folder of the data set')
+    parser.add_argument('--out', type=Path, help='folder to write (default: data/<name of SRC>)')
+    parser.add_argument('--val-fraction', type=float, default=0.2, help='validation images where the source has no split (default: 0.2)')
+    parser.add_argument('--seed', type=int, default=0, help='of that division')
+    args = parser.parse_args()
+    if not 0 < args.val_fraction < 1:
+        parser.error(f'--val-fraction must lie between 0 and 1, got {args.val_fraction}')
+    out = args.out or Path('data') / args.source.resolve().name
+    try:
+        records = with_splits(read_dataset(args.source), args.val_fraction, args.seed)
+        files = write_coco(records, out, args.source)
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
+    report(records)
+    print('\nwrote ' + ', '.join(map(str, files)))
+    print(f'next: python tools/make_config.py CONFIG {out}')
+
+
+def report(records: DatasetRecords) -> None:
+    splits = sorted({image.split for image in records.images})
+    counts = {split: records.class_counts(split) for split in splits}
+    width = max(len('images without objects'), *map(len, records.classes))
+    print(f'{records.layout} data set with {len(records.classes)} classes\n')
+    print(' ' * width, *(f'{split:>8}' for split in splits))
+    print(f'{"images":{width}}', *(f'{sum(image.split == split for image in records.images):8}' for split in splits))
+    empty = [sum(image.split == split and not image.boxes for image in records.images) for split in splits]
+    print(f'{"images without objects":{width}}', *(f'{count:8}' for count in empty))
+    for name in records.classes:
+        print(f'{name:{width}}', *(f'{counts[split][name]:8}' for split in splits))
+    for reason, items in records.skipped.items():
+        print(f'\n{reason}: {len(items)}')
+        for item in items[:5]:
+            print(f'  {item}')
+        if len(items) > 5:
+            print(f'  ... and {len(items) - 5} more')
+    if not records.skipped:
+        print('\nnothing was skipped')
+
+
+if __name__ == '__main__':
+    main()
