@@ -1,0 +1,185 @@
+"""COCO, VOC and YOLO folders become the same COCO JSON; everything left out is said."""
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from mmdet_detr_plugin.datasets.conversion import config_for_dataset, with_splits, write_coco
+from mmdet_detr_plugin.datasets.recognition import read_dataset
+
+from ..conftest import ROOT
+
+# Two images, three objects: name, x, y, w, h in pixels.
+OBJECTS = {'a.png': [('cat', 10, 20, 30, 40), ('dog', 0, 0, 100, 60)], 'b.png': [('dog', 50, 10, 20, 30)]}
+SIZE = (100, 80)  # width, height
+
+
+def make_images(folder, names=OBJECTS):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        cv2.imwrite(str(folder / name), np.zeros((SIZE[1], SIZE[0], 3), np.uint8))
+
+
+def make_coco(root):
+    make_images(root / 'images')
+    names = ['cat', 'dog']
+    images = [dict(id=7 + i, file_name=name, width=SIZE[0], height=SIZE[1]) for i, name in enumerate(OBJECTS)]
+    annotations = [dict(id=i, image_id=7 + list(OBJECTS).index(name), category_id=20 + names.index(label), bbox=list(box), area=1, iscrowd=0)
+                   for i, (name, label, *box) in enumerate((name, *item) for name, items in OBJECTS.items() for item in items)]
+    content = dict(images=images, annotations=annotations, categories=[dict(id=20 + i, name=name) for i, name in enumerate(names)])
+    (root / 'labels.json').write_text(json.dumps(content))
+
+
+def make_voc(root):
+    make_images(root / 'JPEGImages')
+    (root / 'Annotations').mkdir()
+    for name, items in OBJECTS.items():
+        objects = ''.join(
+            f'<object><name>{label}</name><bndbox><xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox>'
+            '</object>' for label, x, y, w, h in items)
+        (root / 'Annotations' / f'{name[:-4]}.xml').write_text(f'<annotation><filename>{name}</filename>{objects}</annotation>')
+
+
+def make_yolo(root, yaml='names: [cat, dog]\ntrain: images\n'):
+    make_images(root / 'images')
+    (root / 'labels').mkdir()
+    for name, items in OBJECTS.items():
+        lines = (f'{["cat", "dog"].index(label)} {(x + w / 2) / SIZE[0]} {(y + h / 2) / SIZE[1]} {w / SIZE[0]} {h / SIZE[1]}'
+                 for label, x, y, w, h in items)
+        (root / 'labels' / f'{name[:-4]}.txt').write_text('\n'.join(lines))
+    (root / 'data.yaml').write_text(yaml)
+
+
+@pytest.mark.parametrize('layout, make', [('COCO', make_coco), ('VOC', make_voc), ('YOLO', make_yolo)])
+def test_three_layouts_give_the_same_boxes(tmp_path, layout, make):
+    make(tmp_path)
+    records = read_dataset(tmp_path)
+    assert records.layout == layout and records.classes == ['cat', 'dog'] and not records.skipped
+    found = {image.path.name: [(box.class_name, box.x, box.y, box.w, box.h) for box in image.boxes] for image in records.images}
+    assert found.keys() == OBJECTS.keys()
+    for name, items in OBJECTS.items():
+        for (label, *box), (expected, *expected_box) in zip(found[name], items, strict=True):
+            assert label == expected and box == pytest.approx(expected_box, abs=1e-3)
+
+
+@pytest.mark.parametrize('make', [make_coco, make_voc, make_yolo])
+def test_written_json_is_read_back_and_trains_any_config(tmp_path, make):
+    make(tmp_path / 'src')
+    files = write_coco(with_splits(read_dataset(tmp_path / 'src')), tmp_path / 'out', tmp_path / 'src')
+    assert [path.name for path in files] == ['train.json', 'val.json']
+    content = json.loads(files[0].read_text())
+    image = content['images'][0]
+    assert (tmp_path / 'out' / content['info']['image_root'] / image['file_name']).is_file()
+    for name in ('detr/detr_r18_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r18_fpn_8xb2-1x_coco.py', 'shapes/detr_r18_1xb8-10e_shapes.py'):
+        path = tmp_path / 'out' / 'config.py'
+        path.write_text(config_for_dataset(
+            ROOT / 'configs' / name, ['cat', 'dog'], tmp_path / 'out', tmp_path / 'src', 'annotations/train.json', 'annotations/val.json'))
+        cfg = Config.fromfile(path)
+        head = cfg.model.get('bbox_head') or cfg.model.roi_head.bbox_head
+        assert head.num_classes == 2 and cfg.train_dataloader.dataset.metainfo.classes == ('cat', 'dog')
+        assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == str(tmp_path / 'out/annotations/val.json')
+        from mmdet.registry import DATASETS
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        assert len(dataset) == 1 and len(dataset[0]['data_samples'].gt_instances) >= 1
+
+
+def test_split_is_random_by_seed_and_complete(tmp_path):
+    make_images(tmp_path / 'images', [f'{i}.png' for i in range(20)])
+    (tmp_path / 'labels').mkdir()
+    (tmp_path / 'data.yaml').write_text('names: {0: cat}\ntrain: images\n')
+    records = read_dataset(tmp_path)
+    splits = [[image.path.name for image in with_splits(records, 0.25, seed).images if image.split == 'val'] for seed in (0, 0, 1)]
+    assert splits[0] == splits[1] != splits[2] and len(splits[0]) == 5
+    assert len(with_splits(records).images) == 20
+    assert records.images[0].split == 'train'  # the records that were passed in are left alone
+
+
+def test_splits_of_the_source_are_kept(tmp_path):
+    make_voc(tmp_path)
+    (tmp_path / 'ImageSets' / 'Main').mkdir(parents=True)
+    (tmp_path / 'ImageSets/Main/train.txt').write_text('b\n')
+    (tmp_path / 'ImageSets/Main/test.txt').write_text('a\n')
+    assert {image.path.name: image.split for image in with_splits(read_dataset(tmp_path)).images} == {'a.png': 'val', 'b.png': 'train'}
+
+
+def test_everything_left_out_is_reported(tmp_path):
+    make_yolo(tmp_path)
+    (tmp_path / 'labels/a.txt').write_text('0 0.5 0.5 0.2 0.2\n9 0.5 0.5 0.1 0.1\nx y\n1 0.5 0.5 0 0\n1 3 3 0.1 0.1\n1 nan 0.5 0.1 0.1\n1 0.99 0.5 0.2 0.2\n')
+    (tmp_path / 'images/broken.png').write_bytes(b'nonsense')
+    make_images(tmp_path / 'images', ['unlabelled.png'])
+    records = read_dataset(tmp_path)
+    assert {reason: len(items) for reason, items in records.skipped.items()} == {
+        'class number is not in names': 1, 'line is not "class cx cy w h"': 1,
+        'box smaller than a pixel, outside its image, or not a number': 3, 'box clipped to its image (kept)': 1,
+        'image not readable': 1, 'no label file (kept as an image without objects)': 1}
+    clipped = next(image for image in records.images if image.path.name == 'a.png').boxes[1]
+    assert clipped.x + clipped.w == SIZE[0]
+
+
+def test_rotated_photographs_are_measured_as_they_are_shown(tmp_path):
+    make_yolo(tmp_path)
+    exif = Image.Exif()
+    exif[274] = 6  # shown turned by 90 degrees
+    Image.new('RGB', SIZE).save(tmp_path / 'images' / 'c.jpg', exif=exif)
+    (tmp_path / 'labels/c.txt').write_text('0 0.5 0.5 1 1')
+    record = next(image for image in read_dataset(tmp_path).images if image.path.name == 'c.jpg')
+    shown = cv2.imread(str(tmp_path / 'images' / 'c.jpg'))
+    assert (record.height, record.width) == shown.shape[:2] == (SIZE[0], SIZE[1])
+    assert (record.boxes[0].w, record.boxes[0].h) == (SIZE[1], SIZE[0])
+
+
+def test_entities_in_xml_are_refused(tmp_path):
+    make_voc(tmp_path)
+    (tmp_path / 'Annotations/a.xml').write_text('<!DOCTYPE x [<!ENTITY a "aaaa">]><annotation><filename>a.png</filename></annotation>')
+    records = read_dataset(tmp_path)
+    assert 'XML with a document type or entities is refused' in records.skipped and len(records.images) == 1
+
+
+def test_file_names_cannot_leave_the_folder(tmp_path):
+    make_voc(tmp_path / 'src')
+    make_images(tmp_path, ['secret.png'])
+    (tmp_path / 'src/Annotations/a.xml').write_text('<annotation><filename>../../secret.png</filename></annotation>')
+    records = read_dataset(tmp_path / 'src')
+    assert all(image.path.is_relative_to(tmp_path / 'src') for image in records.images)
+
+
+def test_unknown_layout_says_what_was_looked_for(tmp_path):
+    (tmp_path / 'notes.txt').write_text('hello')
+    with pytest.raises(ValueError, match='no layout known here. Looked for: a YOLO data.yaml'):
+        read_dataset(tmp_path)
+    with pytest.raises(FileNotFoundError, match='is not a folder'):
+        read_dataset(tmp_path / 'nowhere')
+
+
+@pytest.mark.parametrize('text, message', [
+    ('names: cat\ntrain: images\n', '"names" in .* must be a list'), ('names: [cat\ntrain: images', 'is not valid YAML'),
+    ('names: [cat]\ntrain: pictures\n', "names the folder 'pictures', which is not there"),
+    ('names: [!!python/object/apply:os.system ["touch hacked"]]\ntrain: images', 'is not valid YAML'),
+])
+def test_broken_yaml_is_named(tmp_path, text, message):
+    make_yolo(tmp_path, text)
+    with pytest.raises(ValueError, match=message):
+        read_dataset(tmp_path)
+
+
+def test_command_line_reports_counts_and_fails_without_a_trace(tmp_path):
+    make_voc(tmp_path / 'src')
+    done = subprocess.run([sys.executable, ROOT / 'tools/convert_dataset.py', tmp_path / 'src', '--out', tmp_path / 'out'],
+                          capture_output=True, text=True, check=True)
+    assert 'VOC data set with 2 classes' in done.stdout and 'nothing was skipped' in done.stdout
+    failed = subprocess.run([sys.executable, ROOT / 'tools/convert_dataset.py', tmp_path], capture_output=True, text=True)
+    assert failed.returncode == 1 and failed.stderr.startswith('error:') and 'Traceback' not in failed.stderr
+
+
+def test_real_voc_and_yolo_folders(shared_data, tmp_path):
+    raccoon = with_splits(read_dataset(shared_data / 'raccoon'))
+    assert (raccoon.layout, raccoon.classes, len(raccoon.images), raccoon.class_counts()['raccoon']) == ('VOC', ['raccoon'], 200, 217)
+    assert sum(image.split == 'val' for image in raccoon.images) == 40
+    coco128 = read_dataset(shared_data / 'coco128')
+    assert coco128.layout == 'YOLO' and len(coco128.classes) == 80 and coco128.class_counts('train')['person'] == 254
+    assert [sum(image.split == split for image in coco128.images) for split in ('train', 'val')] == [128, 128]

@@ -1,0 +1,102 @@
+"""The project's own command lines, scripts and pages."""
+import re
+import subprocess
+import sys
+
+import pytest
+
+from mmdet_detr_plugin.comparison.accuracy import METRICS, box_metrics
+from mmdet_detr_plugin.comparison.runs import last_checkpoint, seconds_per_epoch
+from mmdet_detr_plugin.datasets.shapes import write_json
+from mmdet_detr_plugin.visualization.side_by_side import draw_side_by_side
+
+from ..conftest import ROOT
+
+
+def python(*args, **kwargs):
+    return subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True, **kwargs)
+
+
+def test_make_shapes_writes_once_and_says_so(tmp_path):
+    args = (ROOT / 'tools/make_shapes.py', tmp_path / 'shapes', '--train', 3, '--test', 2, '--size', 64)
+    assert 'train.json (3 images)' in python(*args).stdout
+    stamp = (tmp_path / 'shapes/annotations/train.json').stat().st_mtime_ns
+    assert 'is there already' in python(*args).stdout
+    assert (tmp_path / 'shapes/annotations/train.json').stat().st_mtime_ns == stamp
+    assert 'train.json (4 images)' in python(*args[:3], 4, *args[4:]).stdout
+
+
+def test_make_config_refuses_a_folder_that_was_not_converted(tmp_path, shapes_dir):
+    config = ROOT / 'configs/detr/detr_r18_8xb2-1x_coco.py'
+    for folder, message in ((tmp_path, 'No such file'), (shapes_dir, 'was not written by tools/convert_dataset.py')):
+        done = python(ROOT / 'tools/make_config.py', config, folder)
+        assert done.returncode == 1 and message in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_set_up_names_wrong_options_and_wrong_python():
+    script = ROOT / 'tools/setup_env.sh'
+    for args, message in ((['--nonsense'], "unknown option '--nonsense'"), (['--torch-index'], '--torch-index needs a value')):
+        done = subprocess.run(['bash', script, *args], capture_output=True, text=True)
+        assert done.returncode == 1 and message in done.stderr
+
+
+def test_perfect_and_shifted_detections_have_known_precision(tmp_path):
+    boxes = [[10, 10, 20, 20], [40, 10, 40, 40]]
+    truth = dict(images=[dict(id=1, width=100, height=100)], categories=[dict(id=1, name='x')],
+                 annotations=[dict(id=i + 1, image_id=1, category_id=1, bbox=box, area=box[2] * box[3], iscrowd=0) for i, box in enumerate(boxes)])
+    write_json(tmp_path / 'truth.json', truth)
+    detect = lambda boxes: write_json(tmp_path / 'found.json', [dict(image_id=1, category_id=1, bbox=box, score=0.9) for box in boxes])
+    detect(boxes)
+    perfect = box_metrics(tmp_path / 'truth.json', tmp_path / 'found.json')
+    assert tuple(perfect) == METRICS and [perfect[key] for key in ('AP', 'AP50', 'AP75', 'AP S', 'AP M', 'AP L')] == [1, 1, 1, 1, 1, -1]
+    detect([[x + 0.25 * w, y, w, h] for x, y, w, h in boxes])  # IoU 0.75 / 1.25 = 0.6: right at the thresholds 0.5, 0.55 and 0.6
+    shifted = box_metrics(tmp_path / 'truth.json', tmp_path / 'found.json')
+    assert shifted['AP50'] == 1 and shifted['AP75'] == 0 and shifted['AP'] == pytest.approx(0.3, abs=1e-9)
+    detect([])
+    assert box_metrics(tmp_path / 'truth.json', tmp_path / 'found.json')['AP'] == 0
+    with pytest.raises(FileNotFoundError, match=r'nothing.json does not exist; run tools/test.py'):
+        box_metrics(tmp_path / 'truth.json', tmp_path / 'nothing.json')
+
+
+def test_seconds_per_epoch_and_last_checkpoint_from_a_run(tmp_path):
+    with pytest.raises(ValueError, match='has no log of training iterations'):
+        seconds_per_epoch(tmp_path)
+    with pytest.raises(FileNotFoundError, match='has no last_checkpoint'):
+        last_checkpoint(tmp_path)
+    for run, lines in (('1', '{"time": 0.5, "epoch": 1, "iter": 20}\n{"time": 0.7, "epoch": 1, "iter": 50}\n{"coco/bbox_mAP": 0.1, "step": 1}\n'),
+                       ('2', '{"time": 0.6, "epoch": 2, "iter": 100}\n')):
+        (tmp_path / run / 'vis_data').mkdir(parents=True)
+        (tmp_path / run / 'vis_data' / 'scalars.json').write_text(lines)
+    assert seconds_per_epoch(tmp_path) == pytest.approx(0.6 * 50)
+    (tmp_path / 'last_checkpoint').write_text('/elsewhere/epoch_2.pth')
+    assert last_checkpoint(tmp_path) == tmp_path / 'epoch_2.pth'
+
+
+def test_picture_shows_a_column_for_each_model(tmp_path, shapes_dir):
+    import cv2
+    write_json(tmp_path / 'found.json', [dict(image_id=image, category_id=1, bbox=[20, 20, 60, 60], score=0.9) for image in range(1, 9)])
+    sizes = []
+    for models in (1, 3):
+        files = {f'model {i}': tmp_path / 'found.json' for i in range(models)}
+        draw_side_by_side(shapes_dir / 'annotations/test.json', shapes_dir / 'test', files, tmp_path / 'x' / 'picture.png', num_images=3)
+        sizes.append(cv2.imread(str(tmp_path / 'x' / 'picture.png')).shape)
+    assert sizes[0][0] == sizes[1][0] and sizes[1][1] == pytest.approx(2 * sizes[0][1], rel=0.02)
+
+
+def test_readme_names_only_files_that_exist():
+    text = (ROOT / 'README.md').read_text()
+    named = set(re.findall(r'\b((?:configs|tools|tests|mmdet_detr_plugin)/[\w./{}-]+\.(?:py|sh|md|png|txt))', text))
+    generated = {'tools/train.py', 'tools/test.py'}  # mmdet's
+    assert len(named) > 8
+    assert not [name for name in named - generated if not (ROOT / name).is_file()]
+
+
+def test_commands_of_the_readme_have_the_options_they_show():
+    blocks = re.findall(r'```bash\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
+    commands = [line for block in blocks for line in block.replace('\\\n', ' ').splitlines() if line.startswith('python tools/')]
+    assert commands
+    for command in commands:
+        script, *args = command.removeprefix('python ').split('#')[0].split()
+        usage = python(ROOT / script, '--help').stdout
+        for option in (arg.split('=')[0] for arg in args if arg.startswith('--')):
+            assert option in usage, command
