@@ -1,4 +1,5 @@
 """Packaging of mmdet_detr_plugin. Exact versions for development stand in tools/versions.txt; here are the ranges that can work."""
+
 import re
 from pathlib import Path
 

@@ -3,6 +3,7 @@
 Names carry the format: ``cxcywh`` or ``xyxy``, ``norm`` (divided by the image's width and height) or ``abs`` (pixels). GIoU is the same
 for both, because it does not change when an axis is scaled.
 """
+
 import torch
 from torch import Tensor
 

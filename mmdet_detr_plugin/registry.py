@@ -4,6 +4,7 @@ The scope equals the importable package, so ``type='mmdet_detr_plugin.DETRHead'`
 parent is mmengine's root and not mmdet's registry: with an mmdet parent, a class that failed to register would silently fall through to
 mmdet's class of the same name. Keep this file light: mmengine swallows ImportErrors raised while it imports ``X.registry``.
 """
+
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS

@@ -1,4 +1,5 @@
 """Fixtures that several test folders share."""
+
 import logging
 import warnings
 from pathlib import Path
@@ -26,6 +27,7 @@ def mmdet_scope_and_seed():
 def shapes_dir(tmp_path_factory) -> Path:
     """A small shapes data set: 16 training and 8 test images."""
     from mmdet_detr_plugin.datasets.shapes import write_split
+
     out = tmp_path_factory.mktemp('data') / 'shapes'
     write_split(out, seed=0, split='train', count=16)
     write_split(out, seed=0, split='test', count=8)

@@ -1,7 +1,8 @@
 """Convert a COCO, Pascal VOC or YOLO folder to COCO JSON. Images stay where they are.
 
-    python tools/convert_dataset.py SRC [--out DIR] [--val-fraction 0.2] [--seed 0]
+python tools/convert_dataset.py SRC [--out DIR] [--val-fraction 0.2] [--seed 0]
 """
+
 import argparse
 import sys
 from pathlib import Path

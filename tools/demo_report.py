@@ -4,6 +4,7 @@
 
 WORK_DIR/<config name> holds each run with detections.bbox.json, as mmdet's tools/test.py wrote it.
 """
+
 import argparse
 import warnings
 from pathlib import Path

@@ -4,6 +4,7 @@
 
 DATA_DIR is what tools/convert_dataset.py wrote. The new file lands in DATA_DIR, under CONFIG's name.
 """
+
 import argparse
 import json
 import sys
@@ -24,8 +25,13 @@ def main() -> None:
         if content.get('info', {}).get('format') != INFO_FORMAT:
             raise ValueError(f'{annotations} was not written by tools/convert_dataset.py; convert the data set first')
         text = config_for_dataset(
-            args.config, [category['name'] for category in content['categories']], args.data,
-            args.data / content['info']['image_root'], 'annotations/train.json', 'annotations/val.json')
+            args.config,
+            [category['name'] for category in content['categories']],
+            args.data,
+            args.data / content['info']['image_root'],
+            'annotations/train.json',
+            'annotations/val.json',
+        )
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
     out = args.out or args.data / args.config.name

@@ -1,7 +1,8 @@
 """Generate the shapes data set: PNG images, COCO JSON and COCO panoptic ground truth.
 
-    python tools/make_shapes.py [OUT] [--train 800] [--test 500] [--size 128] [--seed 0]
+python tools/make_shapes.py [OUT] [--train 800] [--test 500] [--size 128] [--seed 0]
 """
+
 import argparse
 import json
 from functools import partial

@@ -1,4 +1,5 @@
 """COCO's box metrics by pycocotools, from a file of detections."""
+
 import contextlib
 import io
 import json
@@ -28,7 +29,7 @@ def box_metrics(annotation_file: Path, detection_file: Path) -> dict[str, float]
             raise FileNotFoundError(f'{path} does not exist; run tools/test.py with test_evaluator.outfile_prefix first')
     detections = json.loads(Path(detection_file).read_text())
     if not detections:
-        return dict.fromkeys(METRICS, 0.)
+        return dict.fromkeys(METRICS, 0.0)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth = COCO(str(annotation_file))
         evaluation = COCOeval(truth, truth.loadRes(detections), 'bbox')

@@ -1,4 +1,5 @@
 """Facts about a training run, read from what mmengine left in its work directory."""
+
 import json
 import statistics
 from pathlib import Path

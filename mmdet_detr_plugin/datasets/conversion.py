@@ -1,4 +1,5 @@
 """From data set records to COCO JSON, and small configs that point any model at the result."""
+
 import os
 import random
 from collections import Counter
@@ -52,9 +53,16 @@ def write_coco(records: DatasetRecords, out: Path, image_root: Path) -> list[Pat
         for image_id, record in enumerate((image for image in records.images if image.split == split), start=1):
             images.append(_image_entry(image_id, record, image_root))
             for box in record.boxes:
-                annotations.append(dict(
-                    id=len(annotations) + 1, image_id=image_id, category_id=ids[box.class_name], area=box.w * box.h,
-                    bbox=[round(value, 3) for value in (box.x, box.y, box.w, box.h)], iscrowd=int(box.is_crowd)))
+                annotations.append(
+                    dict(
+                        id=len(annotations) + 1,
+                        image_id=image_id,
+                        category_id=ids[box.class_name],
+                        area=box.w * box.h,
+                        bbox=[round(value, 3) for value in (box.x, box.y, box.w, box.h)],
+                        iscrowd=int(box.is_crowd),
+                    )
+                )
         info = dict(format=INFO_FORMAT, source=records.layout, image_root=os.path.relpath(image_root, out))
         path = out / 'annotations' / f'{split}.json'
         write_json(path, dict(info=info, images=images, annotations=annotations, categories=categories))
@@ -81,13 +89,14 @@ def config_for_dataset(config_file: Path, classes: list[str], data_root: Path, i
         ValueError: when the model has no ``num_classes`` to set.
     """
     from mmengine.config import Config  # slow to import, and converting does not need it
+
     base = Config.fromfile(config_file)
     changes = _class_count_changes(base.model.to_dict(), len(classes))
     if not changes:
         raise ValueError(f'{config_file} has no num_classes in its model; is it a detection config?')
     root, images = f'{data_root.resolve()}/', f'{image_root.resolve()}/'
     dataset = 'dict(data_root=data_root, metainfo=metainfo, ann_file={!r}, data_prefix=dict(img={!r}))'
-    return f'''# {config_file.name} on {data_root.resolve()}
+    return f"""# {config_file.name} on {data_root.resolve()}
 _base_ = {str(config_file.resolve())!r}
 
 data_root = {root!r}
@@ -98,7 +107,7 @@ val_dataloader = dict(dataset={dataset.format(val, images)})
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + {val!r})
 test_evaluator = val_evaluator
-'''
+"""
 
 
 def _class_count_changes(model: dict, count: int) -> dict:

@@ -1,4 +1,5 @@
 """Which layout a data set folder has, and reading it into one form. COCO JSON, Pascal VOC XML and YOLO text are known."""
+
 import json
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -17,6 +18,7 @@ SPLIT_NAMES = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'va
 @dataclass
 class Box:
     """One object, in pixels of the image as it is shown (EXIF rotation applied)."""
+
     class_name: str
     x: float
     y: float
@@ -28,6 +30,7 @@ class Box:
 @dataclass
 class ImageRecord:
     """One image with its objects; ``split`` is 'train', 'val' or 'test', or None when the data set does not say."""
+
     path: Path
     width: int
     height: int
@@ -44,6 +47,7 @@ class DatasetRecords:
         classes: names in the order of the source.
         skipped: reason -> examples, everything that was left out.
     """
+
     layout: str
     classes: list[str]
     images: list[ImageRecord] = field(default_factory=list)
@@ -71,13 +75,16 @@ def read_dataset(source: Path) -> DatasetRecords:
         raise ValueError(
             f'{source} has no layout known here. Looked for: a YOLO data.yaml with "names" and "train"; COCO JSON files with "images", '
             '"annotations" and "categories" in the folder or its annotations/; Pascal VOC XML files in the folder, Annotations/ or '
-            'annotations/.')
+            'annotations/.'
+        )
     layout = next(iter(found))
     read = {'YOLO': _read_yolo, 'COCO': _read_coco, 'VOC': _read_voc}[layout]
     records = read(source, found[layout])
     if not records.images:
-        raise ValueError(f'{source} looks like {layout}, but no image could be used. Skipped: '
-                         + '; '.join(f'{reason} ({len(items)}, e.g. {items[0]})' for reason, items in records.skipped.items()))
+        raise ValueError(
+            f'{source} looks like {layout}, but no image could be used. Skipped: '
+            + '; '.join(f'{reason} ({len(items)}, e.g. {items[0]})' for reason, items in records.skipped.items())
+        )
     return records
 
 
@@ -106,7 +113,7 @@ def _measured(records: DatasetRecords, path: Path) -> tuple[int, int] | None:
 
 def _add_box(records: DatasetRecords, boxes: list[Box], box: Box, width: int, height: int, where: str) -> None:
     """Clip a box to its image and keep it if at least one pixel is left."""
-    x0, y0 = max(box.x, 0.), max(box.y, 0.)
+    x0, y0 = max(box.x, 0.0), max(box.y, 0.0)
     x1, y1 = min(box.x + box.w, width), min(box.y + box.h, height)
     if not (x1 - x0 >= 1 and y1 - y0 >= 1):  # also catches NaN
         records.skip('box smaller than a pixel, outside its image, or not a number', f'{where}: {box.x:g} {box.y:g} {box.w:g} {box.h:g}')

@@ -2,6 +2,7 @@
 
 Deterministic: an image depends on (seed, split, index, size) alone. Written as PNG, COCO JSON with masks, and COCO panoptic ground truth.
 """
+
 import json
 import shutil
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ class Scene:
         masks: (T, S, S), bool, visible pixels of each object.
         stuff: (S, S), index into ``STUFF_CLASSES`` of the background; -1 under clutter and objects.
     """
+
     image: np.ndarray
     labels: list[int]
     masks: np.ndarray
@@ -149,7 +151,7 @@ def _paint(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray) -> Non
     colour = rng.uniform(0, 255, 3)
     while np.abs(colour - under).max() < 60:
         colour = rng.uniform(0, 255, 3)
-    y, x = np.mgrid[:len(image), :len(image)]
+    y, x = np.mgrid[: len(image), : len(image)]
     angle, period = rng.uniform(0, np.pi), rng.uniform(4, 16)
     wave = np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period) * rng.uniform(0, 18)
     image[mask] = colour + wave[mask][:, None]
@@ -177,17 +179,26 @@ def write_split(out: Path, seed: int, split: str, count: int, size: int = 128, p
         images.append(dict(id=image_id, file_name=name, width=size, height=size))
         for label, mask, box in zip(scene.labels, scene.masks, scene.boxes_xywh()):
             rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-            annotations.append(dict(
-                id=len(annotations) + 1, image_id=image_id, category_id=label + 1, bbox=box, area=int(mask.sum()), iscrowd=0,
-                segmentation=dict(size=rle['size'], counts=rle['counts'].decode())))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_id,
+                    category_id=label + 1,
+                    bbox=box,
+                    area=int(mask.sum()),
+                    iscrowd=0,
+                    segmentation=dict(size=rle['size'], counts=rle['counts'].decode()),
+                )
+            )
         ids, segments = _panoptic(scene)
         _write_png(panoptic_dir / name, np.stack((ids >> 16, ids >> 8 & 255, ids & 255), axis=-1).astype(np.uint8))  # BGR of id's bytes
         panoptic.append(dict(image_id=image_id, file_name=name, segments_info=segments))
     things = [dict(id=i + 1, name=name, supercategory='shape', isthing=1) for i, name in enumerate(CLASSES)]
     stuff = [dict(id=len(CLASSES) + i + 1, name=name, supercategory='texture', isthing=0) for i, name in enumerate(STUFF_CLASSES)]
     info = dict(description='generated shapes', seed=seed, split=split, size=size, count=count)
-    write_json(out / 'annotations' / f'panoptic_{split}.json',
-               dict(info=info, images=images, annotations=panoptic, categories=things + stuff))
+    write_json(
+        out / 'annotations' / f'panoptic_{split}.json', dict(info=info, images=images, annotations=panoptic, categories=things + stuff)
+    )
     write_json(out / 'annotations' / f'{split}.json', dict(info=info, images=images, annotations=annotations, categories=things))
 
 

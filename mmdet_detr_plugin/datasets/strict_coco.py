@@ -1,4 +1,5 @@
 """mmdet's ``CocoDataset`` that refuses what mmdet would quietly drop, shift or fail on without a name."""
+
 import json
 from pathlib import Path
 
@@ -31,27 +32,35 @@ class StrictCocoDataset(CocoDataset):
         except Exception as error:
             path = self.get_data_info(idx)['img_path']
             state = 'is missing' if not Path(path).exists() else 'cannot be read as an image or does not pass the pipeline'
-            raise ValueError(f'Image {path} {state} ({type(error).__name__}: {error}). Expected a readable image, as listed in '
-                             f'{self.ann_file}; repair it, or remove it from that file.') from error
+            raise ValueError(
+                f'Image {path} {state} ({type(error).__name__}: {error}). Expected a readable image, as listed in '
+                f'{self.ann_file}; repair it, or remove it from that file.'
+            ) from error
 
     def _check_file(self) -> None:
         path = Path(self.ann_file)
         if not path.is_file():
-            raise FileNotFoundError(f'The annotation file {path} does not exist (working directory {Path.cwd()}). Expected a COCO JSON; '
-                                    'set data_root and ann_file, or make one with tools/convert_dataset.py.')
+            raise FileNotFoundError(
+                f'The annotation file {path} does not exist (working directory {Path.cwd()}). Expected a COCO JSON; '
+                'set data_root and ann_file, or make one with tools/convert_dataset.py.'
+            )
         try:
             content = json.loads(path.read_text())
             names = {category['id']: category['name'] for category in content['categories']}
             used = {(annotation['category_id'], annotation.get('id')) for annotation in content.get('annotations', [])}
             content['images']
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f'{path} is not a COCO JSON: {type(error).__name__}: {error}. Expected an object with the lists "images", '
-                             '"annotations" and "categories".') from error
+            raise ValueError(
+                f'{path} is not a COCO JSON: {type(error).__name__}: {error}. Expected an object with the lists "images", '
+                '"annotations" and "categories".'
+            ) from error
         self._check_classes(path, list(names.values()))
         for category_id, annotation_id in sorted(used, key=str):
             if category_id not in names:
-                raise ValueError(f'Annotation {annotation_id} in {path} has category_id {category_id}, which is not among the file\'s '
-                                 f'categories {sorted(names)}.')
+                raise ValueError(
+                    f"Annotation {annotation_id} in {path} has category_id {category_id}, which is not among the file's "
+                    f'categories {sorted(names)}.'
+                )
 
     def _check_classes(self, path: Path, in_file: list[str]) -> None:
         classes = self.metainfo['classes']
@@ -59,13 +68,17 @@ class StrictCocoDataset(CocoDataset):
             raise ValueError(f'metainfo.classes must be a tuple of names, got the string {classes!r}; write ({classes!r}, )')
         unknown = [name for name in classes if name not in in_file]
         if unknown:
-            raise ValueError(f'metainfo.classes names {_list(unknown)}, which {path} does not have; its categories are {_list(in_file)}. '
-                             'Set metainfo=dict(classes=...) of the data set to names from the file, and num_classes of the model to '
-                             'match.')
+            raise ValueError(
+                f'metainfo.classes names {_list(unknown)}, which {path} does not have; its categories are {_list(in_file)}. '
+                'Set metainfo=dict(classes=...) of the data set to names from the file, and num_classes of the model to '
+                'match.'
+            )
         in_order = [name for name in in_file if name in classes]
         if list(classes) != in_order:
-            raise ValueError(f'metainfo.classes is in another order than the categories of {path}: expected {_list(in_order)}, got '
-                             f'{_list(classes)}. Labels follow the file, so names would be swapped; use the file\'s order.')
+            raise ValueError(
+                f'metainfo.classes is in another order than the categories of {path}: expected {_list(in_order)}, got '
+                f"{_list(classes)}. Labels follow the file, so names would be swapped; use the file's order."
+            )
 
 
 def _list(names, most: int = 12) -> str:

@@ -4,6 +4,7 @@ mmengine 0.10.7 stores its message hub as ``HistoryBuffer`` objects. Since torch
 code may run, so that mmdet's ``tools/test.py``, ``--resume`` and ``init_detector`` fail on every checkpoint mmengine writes. Storing plain
 values instead keeps the files readable everywhere, also where this plugin is never imported.
 """
+
 import numpy as np
 import torch
 from mmengine.hooks import Hook
@@ -46,7 +47,8 @@ def to_plain(value):
         return dict(
             log_history=torch.as_tensor(np.array(log_history)),
             count_history=torch.as_tensor(np.array(count_history)),
-            max_length=value.max_length)
+            max_length=value.max_length,
+        )
     if isinstance(value, dict):
         return {to_plain(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

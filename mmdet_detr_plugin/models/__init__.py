@@ -1,4 +1,5 @@
 """Models of the plugin; importing this package registers them."""
+
 from .backbones import PretrainedBackbone, ResNetDC5
 from .detector import DETR
 from .detr_head import DETRHead
@@ -7,6 +8,12 @@ from .position_encoding import LearnedPositionEncoding, SinePositionEncoding
 from .transformer_neck import TransformerNeck
 
 __all__ = [
-    'DETR', 'DETRHead', 'HungarianAssigner', 'LearnedPositionEncoding', 'PretrainedBackbone', 'ResNetDC5', 'SinePositionEncoding',
-    'TransformerNeck'
+    'DETR',
+    'DETRHead',
+    'HungarianAssigner',
+    'LearnedPositionEncoding',
+    'PretrainedBackbone',
+    'ResNetDC5',
+    'SinePositionEncoding',
+    'TransformerNeck',
 ]

@@ -1,4 +1,5 @@
 """What DETR needs of a backbone beyond mmdet's ResNet: torchvision's dilation, and ImageNet weights with a clear failure."""
+
 from urllib.error import URLError
 
 from mmdet.models.backbones import ResNet
@@ -45,4 +46,5 @@ class PretrainedBackbone(PretrainedInit):
                 'can, and pass it with\n    --cfg-options model.backbone.init_cfg.checkpoint=/path/to/file.pth\n'
                 'or train from scratch, with normalisation that learns, with\n    --cfg-options model.backbone.init_cfg=None '
                 'model.backbone.frozen_stages=-1 model.backbone.norm_cfg.requires_grad=True model.backbone.norm_eval=False\n'
-                '(DETR from scratch needs far longer schedules; do the same for every model that you compare).') from error
+                '(DETR from scratch needs far longer schedules; do the same for every model that you compare).'
+            ) from error

@@ -1,4 +1,5 @@
 """The detector: images and data samples in, losses or detections out (paper, section 3.2 and figure 2)."""
+
 import copy
 from collections.abc import Sequence
 
@@ -24,14 +25,16 @@ class DETR(BaseDetector):
         data_preprocessor: config; mmdet's ``DetDataPreprocessor``.
     """
 
-    def __init__(self,
-                 backbone: dict,
-                 neck: dict,
-                 bbox_head: dict,
-                 train_cfg: dict | None = None,
-                 test_cfg: dict | None = None,
-                 data_preprocessor: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict,
+        bbox_head: dict,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         # Copies, because some of mmdet's classes write into the config they were given.
         bbox_head = copy.deepcopy(bbox_head)
@@ -40,8 +43,9 @@ class DETR(BaseDetector):
         self.neck = MMDET_MODELS.build(copy.deepcopy(neck))
         self.bbox_head = MMDET_MODELS.build(bbox_head)
         if self.neck.embed_dims != self.bbox_head.embed_dims:
-            raise ValueError(f'neck.embed_dims is {self.neck.embed_dims}, bbox_head.embed_dims is {self.bbox_head.embed_dims}; '
-                             'they must be equal')
+            raise ValueError(
+                f'neck.embed_dims is {self.neck.embed_dims}, bbox_head.embed_dims is {self.bbox_head.embed_dims}; they must be equal'
+            )
 
     def extract_feat(self, batch_inputs: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w), the backbone's last feature map."""
@@ -52,8 +56,9 @@ class DETR(BaseDetector):
         feats = self.extract_feat(batch_inputs)
         padding_mask = None
         if batch_data_samples is not None:
-            padding_mask = feature_padding_mask([sample.img_shape[:2] for sample in batch_data_samples], batch_inputs.shape[-2:],
-                                                feats.shape[-2:], feats.device)
+            padding_mask = feature_padding_mask(
+                [sample.img_shape[:2] for sample in batch_data_samples], batch_inputs.shape[-2:], feats.shape[-2:], feats.device
+            )
         hidden_states, _ = self.neck(feats, padding_mask)
         return hidden_states
 
@@ -64,7 +69,8 @@ class DETR(BaseDetector):
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """The data samples with ``pred_instances`` (bboxes in xyxy, scores, labels), best first; in original pixels with ``rescale``."""
         results = self.bbox_head.predict(
-            self.forward_transformer(batch_inputs, batch_data_samples), batch_data_samples=batch_data_samples, rescale=rescale)
+            self.forward_transformer(batch_inputs, batch_data_samples), batch_data_samples=batch_data_samples, rescale=rescale
+        )
         return self.add_pred_to_datasample(batch_data_samples, results)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, Tensor]:
@@ -72,8 +78,9 @@ class DETR(BaseDetector):
         return self.bbox_head(self.forward_transformer(batch_inputs, batch_data_samples))
 
 
-def feature_padding_mask(img_shapes: Sequence[tuple[int, int]], batch_shape: tuple[int, int], feat_shape: tuple[int, int],
-                         device: torch.device) -> Tensor | None:
+def feature_padding_mask(
+    img_shapes: Sequence[tuple[int, int]], batch_shape: tuple[int, int], feat_shape: tuple[int, int], device: torch.device
+) -> Tensor | None:
     """Which cells of the feature map are padding.
 
     Equals nearest-neighbour resizing of the pixel mask, as the reference does it, without making that mask.
@@ -92,8 +99,10 @@ def feature_padding_mask(img_shapes: Sequence[tuple[int, int]], batch_shape: tup
     if all(tuple(shape) == tuple(batch_shape) for shape in img_shapes):
         return None
     if any(h > batch_shape[0] or w > batch_shape[1] for h, w in img_shapes):
-        raise ValueError(f'img_shape of a data sample exceeds the batch: {list(map(tuple, img_shapes))} in {tuple(batch_shape)}; '
-                         'img_shape must be the size of the image before padding')
+        raise ValueError(
+            f'img_shape of a data sample exceeds the batch: {list(map(tuple, img_shapes))} in {tuple(batch_shape)}; '
+            'img_shape must be the size of the image before padding'
+        )
     sizes = torch.tensor([tuple(shape) for shape in img_shapes], dtype=torch.float32, device=device)  # (B, 2)
     beyond = []
     for axis in (0, 1):

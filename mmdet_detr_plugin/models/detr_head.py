@@ -3,6 +3,7 @@
 Deliberate differences from the reference: predictions come best first; boxes are clamped to the image, as mmdet does. Losses carry mmdet's
 names (``loss_cls``, ``loss_bbox``, ``loss_iou``, ``d0.loss_cls`` ... for the auxiliary layers) and include their weights.
 """
+
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +20,7 @@ from .hungarian_assigner import assign_one_by_one
 from .set_criterion import box_losses, classification_loss
 from .targets import collate_targets
 
-PAPER_LOSS_CLS = dict(type='CrossEntropyLoss', use_sigmoid=False, bg_cls_weight=0.1, class_weight=1., loss_weight=1.)
+PAPER_LOSS_CLS = dict(type='CrossEntropyLoss', use_sigmoid=False, bg_cls_weight=0.1, class_weight=1.0, loss_weight=1.0)
 
 
 class BoxMLP(nn.Module):
@@ -56,17 +57,19 @@ class DETRHead(BaseModule):
         ValueError: when a loss is of another kind than those of the paper.
     """
 
-    def __init__(self,
-                 num_classes: int,
-                 embed_dims: int = 256,
-                 aux_loss: bool = True,
-                 sync_cls_avg_factor: bool = False,
-                 loss_cls: dict | None = None,
-                 loss_bbox: dict | None = None,
-                 loss_iou: dict | None = None,
-                 train_cfg: dict | None = None,
-                 test_cfg: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        embed_dims: int = 256,
+        aux_loss: bool = True,
+        sync_cls_avg_factor: bool = False,
+        loss_cls: dict | None = None,
+        loss_bbox: dict | None = None,
+        loss_iou: dict | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg=init_cfg)
         if num_classes < 1:
             raise ValueError(f'num_classes counts the classes without no-object and must be at least 1, got {num_classes}')
@@ -74,10 +77,10 @@ class DETRHead(BaseModule):
         self.max_per_img = (test_cfg or {}).get('max_per_img')
 
         loss_cls = _checked(loss_cls, PAPER_LOSS_CLS, 'loss_cls', use_sigmoid=False)
-        loss_bbox = _checked(loss_bbox, dict(type='L1Loss', loss_weight=5.), 'loss_bbox')
-        loss_iou = _checked(loss_iou, dict(type='GIoULoss', loss_weight=2.), 'loss_iou')
+        loss_bbox = _checked(loss_bbox, dict(type='L1Loss', loss_weight=5.0), 'loss_bbox')
+        loss_iou = _checked(loss_iou, dict(type='GIoULoss', loss_weight=2.0), 'loss_iou')
         self.loss_weights = dict(loss_cls=loss_cls['loss_weight'], loss_bbox=loss_bbox['loss_weight'], loss_iou=loss_iou['loss_weight'])
-        class_weight = torch.full((num_classes + 1, ), float(loss_cls['class_weight']))
+        class_weight = torch.full((num_classes + 1,), float(loss_cls['class_weight']))
         class_weight[-1] = loss_cls['bg_cls_weight']
         self.register_buffer('class_weight', class_weight, persistent=False)  # a setting, not a weight: never loaded from a file
 
@@ -95,12 +98,14 @@ class DETRHead(BaseModule):
         gt_instances, img_metas = _unpack(batch_data_samples)
         return self.loss_by_feat(*self(hidden_states), gt_instances, img_metas)
 
-    def loss_by_feat(self,
-                     all_layers_cls_scores: Tensor,
-                     all_layers_bbox_preds: Tensor,
-                     batch_gt_instances: Sequence[InstanceData],
-                     batch_img_metas: Sequence[dict],
-                     batch_gt_instances_ignore: None = None) -> dict[str, Tensor]:
+    def loss_by_feat(
+        self,
+        all_layers_cls_scores: Tensor,
+        all_layers_bbox_preds: Tensor,
+        batch_gt_instances: Sequence[InstanceData],
+        batch_img_metas: Sequence[dict],
+        batch_gt_instances_ignore: None = None,
+    ) -> dict[str, Tensor]:
         """Losses by name, from the outputs of all decoder layers.
 
         Args:
@@ -133,8 +138,11 @@ class DETRHead(BaseModule):
         losses = dict(loss_cls=cls_sum / weight_sum, loss_bbox=l1_sum / num_objects, loss_iou=giou_sum / num_objects)
         weighted = {name: self.loss_weights[name] * values for name, values in losses.items()}
         num_layers = len(all_layers_cls_scores)
-        return {('' if layer == num_layers - 1 else f'd{layer}.') + name: values[layer]
-                for layer in (num_layers - 1, *range(num_layers - 1)) for name, values in weighted.items()}
+        return {
+            ('' if layer == num_layers - 1 else f'd{layer}.') + name: values[layer]
+            for layer in (num_layers - 1, *range(num_layers - 1))
+            for name, values in weighted.items()
+        }
 
     def loss_and_predict(self, hidden_states: Tensor, batch_data_samples: SampleList) -> tuple[dict[str, Tensor], list[InstanceData]]:
         """``loss`` and ``predict`` (without rescaling) on one forward pass."""
@@ -146,8 +154,9 @@ class DETRHead(BaseModule):
         """Detections of each image from the last decoder layer; see ``predict_by_feat``."""
         return self.predict_by_feat(*self(hidden_states[-1:]), [sample.metainfo for sample in batch_data_samples], rescale)
 
-    def predict_by_feat(self, layer_cls_scores: Tensor, layer_bbox_preds: Tensor, batch_img_metas: Sequence[dict],
-                        rescale: bool = True) -> list[InstanceData]:
+    def predict_by_feat(
+        self, layer_cls_scores: Tensor, layer_bbox_preds: Tensor, batch_img_metas: Sequence[dict], rescale: bool = True
+    ) -> list[InstanceData]:
         """Every query's best class: softmax without no-object. No score threshold, no NMS.
 
         Args:
@@ -186,7 +195,9 @@ def _checked(config: dict | None, default: dict, name: str, **fixed) -> dict:
     unknown = sorted(set(merged) - set(default))
     wrong = {key: merged[key] for key, value in fixed.items() if merged[key] != value}
     if kind != default['type'] or unknown or wrong:
-        raise ValueError(f'{name} must be {default["type"]} with the keys {sorted(set(default) - {"type"})}'
-                         f'{" and " + str(fixed) if fixed else ""}, got {config}. For other losses use mmdet.DETRHead, which runs inside '
-                         'this detector too.')
+        raise ValueError(
+            f'{name} must be {default["type"]} with the keys {sorted(set(default) - {"type"})}'
+            f'{" and " + str(fixed) if fixed else ""}, got {config}. For other losses use mmdet.DETRHead, which runs inside '
+            'this detector too.'
+        )
     return merged

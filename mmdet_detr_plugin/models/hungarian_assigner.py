@@ -5,6 +5,7 @@ Letters: L decoder layers, B images, Q queries, K classes, T objects (padded), P
 Deliberate differences from the reference: all layers and images share one cost tensor and one copy to the host; a cost that is not finite
 is an error that names its cause, instead of scipy's; more objects than queries are announced.
 """
+
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,15 +23,16 @@ from ..registry import TASK_UTILS
 from .targets import Targets
 
 PAPER_COSTS = (
-    dict(type='mmdet.ClassificationCost', weight=1.),
-    dict(type='mmdet.BBoxL1Cost', weight=5., box_format='xywh'),
-    dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.),
+    dict(type='mmdet.ClassificationCost', weight=1.0),
+    dict(type='mmdet.BBoxL1Cost', weight=5.0, box_format='xywh'),
+    dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0),
 )
 
 
 @dataclass(frozen=True)
 class Pairs:
     """Matched pairs of all layers and images, as four (P,) index tensors, ordered by layer, then image, then query."""
+
     layer: Tensor
     image: Tensor
     query: Tensor
@@ -75,11 +77,11 @@ class HungarianAssigner(BaseAssigner):
         num_gts, num_preds = len(gt_instances), len(pred_instances)
         gt_labels = gt_instances.labels
         gt_inds = gt_labels.new_zeros(num_preds, dtype=torch.long)
-        labels = gt_labels.new_full((num_preds, ), -1, dtype=torch.long)
+        labels = gt_labels.new_full((num_preds,), -1, dtype=torch.long)
         if num_gts and num_preds:
             cost = self._generic_cost(pred_instances, gt_instances, img_meta)
             self._warn_if_too_many([num_gts], num_preds)
-            cost = cost.cpu().numpy()
+            cost = cost.to(torch.promote_types(cost.dtype, torch.float32)).cpu().numpy()
             if not np.isfinite(cost).all():
                 raise FloatingPointError(_describe_fault(pred_instances, gt_instances, img_meta, layer=None))
             rows, cols = (torch.from_numpy(index).to(gt_labels.device) for index in linear_sum_assignment(cost))
@@ -140,12 +142,15 @@ class HungarianAssigner(BaseAssigner):
         weights = {}
         for cost in self.match_costs:
             kind = type(cost)
-            fits = kind is ClassificationCost or (kind is BBoxL1Cost and cost.box_format == 'xywh') or (kind is IoUCost
-                                                                                                     and cost.iou_mode == 'giou')
+            fits = (
+                kind is ClassificationCost
+                or (kind is BBoxL1Cost and cost.box_format == 'xywh')
+                or (kind is IoUCost and cost.iou_mode == 'giou')
+            )
             if not fits or kind in weights:
                 return None
             weights[kind] = cost.weight
-        return tuple(weights.get(kind, 0.) for kind in (ClassificationCost, BBoxL1Cost, IoUCost))
+        return tuple(weights.get(kind, 0.0) for kind in (ClassificationCost, BBoxL1Cost, IoUCost))
 
     def _warn_if_too_many(self, counts: Sequence[int], num_queries: int) -> None:
         if not self._warned and max(counts, default=0) > num_queries:
@@ -153,7 +158,8 @@ class HungarianAssigner(BaseAssigner):
             warnings.warn(
                 f'An image has {max(counts)} objects, the model {num_queries} queries: the objects of highest cost stay unmatched and can '
                 'never be found. Raise model.neck.num_queries (said once).',
-                stacklevel=3)
+                stacklevel=3,
+            )
 
 
 def _paper_cost(cls_logits: Tensor, boxes: Tensor, targets: Targets, cls_weight: float, l1_weight: float, giou_weight: float) -> Tensor:
@@ -199,8 +205,10 @@ def _raise_fault(cls_logits: Tensor, boxes: Tensor, targets: Targets, img_metas:
     num_classes = cls_logits.shape[-1] - 1
     bad_labels = gt.labels[(gt.labels < 0) | (gt.labels >= num_classes)]
     if len(bad_labels):
-        raise ValueError(f'Label {bad_labels[0].item()} of {_name(meta)} is not one of the head\'s {num_classes} classes (0 to '
-                         f'{num_classes - 1}). Set bbox_head.num_classes and the data set\'s metainfo.classes to the same classes.')
+        raise ValueError(
+            f"Label {bad_labels[0].item()} of {_name(meta)} is not one of the head's {num_classes} classes (0 to "
+            f"{num_classes - 1}). Set bbox_head.num_classes and the data set's metainfo.classes to the same classes."
+        )
     raise FloatingPointError(_describe_fault(pred, gt, meta, layer))
 
 
@@ -208,9 +216,11 @@ def _describe_fault(pred: InstanceData, gt: InstanceData, img_meta: dict | None,
     tensors = {'predicted class logits': pred.get('scores'), 'predicted boxes': pred.get('bboxes'), 'ground-truth boxes': gt.get('bboxes')}
     bad = [name for name, tensor in tensors.items() if tensor is not None and not torch.isfinite(tensor).all()]
     where = '' if layer is None else f' in decoder layer {layer}'
-    return (f'The matching cost of {_name(img_meta)}{where} is not finite: NaN or infinity in {" and ".join(bad) or "a match cost"}. '
-            'Nothing was matched. Usual causes: a learning rate that is too high, no gradient clipping, fp16 without loss scaling, '
-            'a broken checkpoint or image.')
+    return (
+        f'The matching cost of {_name(img_meta)}{where} is not finite: NaN or infinity in {" and ".join(bad) or "a match cost"}. '
+        'Nothing was matched. Usual causes: a learning rate that is too high, no gradient clipping, fp16 without loss scaling, '
+        'a broken checkpoint or image.'
+    )
 
 
 def _name(img_meta: dict | None) -> str:

@@ -3,6 +3,7 @@
 Deliberate differences from the reference: without padding the encoding is computed once for the batch, and a learned table that is too
 small for the feature map gives an error that says so.
 """
+
 import math
 
 import torch
@@ -22,7 +23,7 @@ class SinePositionEncoding(nn.Module):
         scale: only with ``normalize``.
     """
 
-    def __init__(self, num_feats: int = 128, temperature: float = 10000., normalize: bool = True, scale: float = 2 * math.pi) -> None:
+    def __init__(self, num_feats: int = 128, temperature: float = 10000.0, normalize: bool = True, scale: float = 2 * math.pi) -> None:
         super().__init__()
         if num_feats % 2:
             raise ValueError(f'num_feats must be even (pairs of sine and cosine), got {num_feats}')
@@ -95,7 +96,8 @@ class LearnedPositionEncoding(nn.Module):
         if h > self.row_embed.num_embeddings or w > self.col_embed.num_embeddings:
             raise ValueError(
                 f'The learned position encoding has {self.row_embed.num_embeddings} rows and {self.col_embed.num_embeddings} columns, '
-                f'the feature map {h} x {w}. Use smaller images, a larger table (num_rows, num_cols), or SinePositionEncoding.')
+                f'the feature map {h} x {w}. Use smaller images, a larger table (num_rows, num_cols), or SinePositionEncoding.'
+            )
         y = self.row_embed.weight[:h, None, :].expand(h, w, -1)
         x = self.col_embed.weight[None, :w, :].expand(h, w, -1)
         return torch.cat((x, y), dim=-1).permute(2, 0, 1)[None]

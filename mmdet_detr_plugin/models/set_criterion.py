@@ -3,6 +3,7 @@
 Letters: L decoder layers, B images, Q queries, K classes, P matched pairs. All layers are computed together; every function returns one
 value for each layer and stays connected to the predictions when there is no object at all.
 """
+
 import torch
 from torch import Tensor
 

@@ -1,4 +1,5 @@
 """Ground truth of a batch as padded tensors, made once a training step."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ class Targets:
         boxes_cxcywh_norm: (B, T, 4), divided by each image's unpadded size; the whole image where padded.
         counts: objects of each image, on the host.
     """
+
     labels: Tensor
     boxes_cxcywh_norm: Tensor
     counts: tuple[int, ...]
@@ -46,5 +48,5 @@ def collate_targets(batch_gt_instances: Sequence[InstanceData], batch_img_metas:
     if len(set(counts)) > 1:  # harmless boxes instead of (0, 0, 0, 0), so that no cost of a padded slot is 0 / 0
         slots = torch.arange(labels.shape[1], device=labels.device)
         padded = slots[None] >= torch.tensor(counts, device=labels.device)[:, None]  # (B, T)
-        boxes_xyxy_norm = torch.where(padded[..., None], boxes_xyxy_norm.new_tensor([0., 0., 1., 1.]), boxes_xyxy_norm)
+        boxes_xyxy_norm = torch.where(padded[..., None], boxes_xyxy_norm.new_tensor([0.0, 0.0, 1.0, 1.0]), boxes_xyxy_norm)
     return Targets(labels, xyxy_to_cxcywh(boxes_xyxy_norm), counts)

@@ -5,6 +5,7 @@ Letters: B images, N cells of the feature map, Q queries, D channels, H heads, L
 Deliberate differences from the reference: batch first; position terms of the memory are added once for all decoder layers; attention
 weights are not returned. Parameter names and shapes are those of the official checkpoints (packed ``in_proj_weight``).
 """
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ class MultiheadAttention(nn.Module):
         ValueError: when ``embed_dims`` is not divisible by ``num_heads``.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.) -> None:
+    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if embed_dims % num_heads:
             raise ValueError(f'embed_dims must be divisible by num_heads, got {embed_dims} and {num_heads}')
@@ -43,14 +44,18 @@ class MultiheadAttention(nn.Module):
         dims = query.shape[-1]
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if query is key:
-            q, k = F.linear(query, weight[:2 * dims], bias[:2 * dims]).split(dims, dim=-1)
+            q, k = F.linear(query, weight[: 2 * dims], bias[: 2 * dims]).split(dims, dim=-1)
         else:
             q = F.linear(query, weight[:dims], bias[:dims])
-            k = F.linear(key, weight[dims:2 * dims], bias[dims:2 * dims])
-        v = F.linear(value, weight[2 * dims:], bias[2 * dims:])
+            k = F.linear(key, weight[dims : 2 * dims], bias[dims : 2 * dims])
+        v = F.linear(value, weight[2 * dims :], bias[2 * dims :])
         attended = F.scaled_dot_product_attention(
-            self._split_heads(q), self._split_heads(k), self._split_heads(v), attn_mask=attend_mask,
-            dropout_p=self.dropout if self.training else 0.)
+            self._split_heads(q),
+            self._split_heads(k),
+            self._split_heads(v),
+            attn_mask=attend_mask,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
         return self.out_proj(attended.transpose(1, 2).flatten(2))  # (B, H, Q, D/H) -> (B, Q, D)
 
     def _split_heads(self, x: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 """From the backbone's feature map to the decoder's hidden states (paper, section 3.2; reference: models/detr.py, models/transformer.py)."""
+
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -23,18 +24,20 @@ class TransformerNeck(BaseModule):
         ValueError: when the position encoding's channels do not add up to ``embed_dims``.
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 embed_dims: int = 256,
-                 num_heads: int = 8,
-                 num_encoder_layers: int = 6,
-                 num_decoder_layers: int = 6,
-                 feedforward_channels: int = 2048,
-                 dropout: float = 0.1,
-                 num_queries: int = 100,
-                 pre_norm: bool = False,
-                 position_encoding: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        embed_dims: int = 256,
+        num_heads: int = 8,
+        num_encoder_layers: int = 6,
+        num_decoder_layers: int = 6,
+        feedforward_channels: int = 2048,
+        dropout: float = 0.1,
+        num_queries: int = 100,
+        pre_norm: bool = False,
+        position_encoding: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.in_channels, self.embed_dims, self.num_queries = in_channels, embed_dims, num_queries
         self.input_proj = nn.Conv2d(in_channels, embed_dims, kernel_size=1)
@@ -44,9 +47,11 @@ class TransformerNeck(BaseModule):
         if self.position_encoding.embed_dims != embed_dims:
             raise ValueError(
                 f'The position encoding has {self.position_encoding.embed_dims} channels (2 x num_feats), embed_dims is {embed_dims}; '
-                f'set position_encoding.num_feats={embed_dims // 2}')
+                f'set position_encoding.num_feats={embed_dims // 2}'
+            )
         layer_kwargs = dict(
-            embed_dims=embed_dims, num_heads=num_heads, feedforward_channels=feedforward_channels, dropout=dropout, pre_norm=pre_norm)
+            embed_dims=embed_dims, num_heads=num_heads, feedforward_channels=feedforward_channels, dropout=dropout, pre_norm=pre_norm
+        )
         self.encoder = Encoder(num_encoder_layers, **layer_kwargs)
         self.decoder = Decoder(num_decoder_layers, **layer_kwargs)
         self.query_embed = nn.Embedding(num_queries, embed_dims)
@@ -69,8 +74,10 @@ class TransformerNeck(BaseModule):
             ValueError: when C is not ``in_channels``.
         """
         if feats.shape[1] != self.in_channels:
-            raise ValueError(f'The neck expects {self.in_channels} input channels, the backbone gives {feats.shape[1]}; '
-                             f'set model.neck.in_channels={feats.shape[1]}')
+            raise ValueError(
+                f'The neck expects {self.in_channels} input channels, the backbone gives {feats.shape[1]}; '
+                f'set model.neck.in_channels={feats.shape[1]}'
+            )
         projected = self.input_proj(feats)
         pos = self.position_encoding(projected, padding_mask).to(projected.dtype)
         tokens, pos = projected.flatten(2).transpose(1, 2), pos.flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, N, D)

@@ -1,4 +1,5 @@
 """Ground truth and the detections of several models, side by side for the same images."""
+
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from matplotlib.patches import Rectangle
 PALETTE = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#0072B2', '#D55E00', '#CC79A7', '#FFFFFF')
 
 
-def draw_side_by_side(annotation_file: Path, image_root: Path, detection_files: Mapping[str, Path], out: Path, num_images: int = 5,
-                      score_thr: float = 0.7) -> None:
+def draw_side_by_side(
+    annotation_file: Path, image_root: Path, detection_files: Mapping[str, Path], out: Path, num_images: int = 5, score_thr: float = 0.7
+) -> None:
     """Write one picture: a column of ground truth and one for each model, a row for each image.
 
     The images are taken by rule: evenly spaced among those with two to six objects.
@@ -26,12 +28,12 @@ def draw_side_by_side(annotation_file: Path, image_root: Path, detection_files: 
     truth = json.loads(annotation_file.read_text())
     names = {category['id']: category['name'] for category in truth['categories']}
     colours = {category_id: PALETTE[index % len(PALETTE)] for index, category_id in enumerate(names)}
-    columns = {'ground truth': _by_image(truth['annotations'], 0.)}
+    columns = {'ground truth': _by_image(truth['annotations'], 0.0)}
     columns.update({title: _by_image(json.loads(path.read_text()), score_thr) for title, path in detection_files.items()})
 
     objects = columns['ground truth']
     candidates = [image for image in truth['images'] if 2 <= len(objects.get(image['id'], [])) <= 6] or truth['images']
-    chosen = candidates[::max(1, len(candidates) // num_images)][:num_images]
+    chosen = candidates[:: max(1, len(candidates) // num_images)][:num_images]
     figure, axes = plt.subplots(len(chosen), len(columns), figsize=(2.6 * len(columns), 2.6 * len(chosen)), squeeze=False)
     for row, image in zip(axes, chosen):
         pixels = plt.imread(image_root / image['file_name'])
@@ -48,7 +50,7 @@ def draw_side_by_side(annotation_file: Path, image_root: Path, detection_files: 
 def _by_image(boxes: Sequence[dict], score_thr: float) -> dict[int, list[dict]]:
     grouped: dict[int, list[dict]] = {}
     for box in boxes:
-        if box.get('score', 1.) >= score_thr:
+        if box.get('score', 1.0) >= score_thr:
             grouped.setdefault(box['image_id'], []).append(box)
     return grouped
 

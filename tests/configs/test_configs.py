@@ -1,4 +1,5 @@
 """Every shipped config: builds twice, keeps its numbers, and trains one step at a small image size."""
+
 import copy
 from urllib.error import URLError
 
@@ -16,6 +17,7 @@ PAIRS = [
     ('detr/detr_r50_8xb2-150e_coco.py', 'faster_rcnn/faster-rcnn_r50_fpn_8xb2-150e_coco.py'),
     ('detr/detr_r50_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r50_fpn_8xb2-1x_coco.py'),
     ('detr/detr_r18_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r18_fpn_8xb2-1x_coco.py'),
+    ('small/detr_r18_1xb4-10e_coco320.py', 'small/faster-rcnn_r18_fpn_1xb4-10e_coco320.py'),
     ('shapes/detr_r18_1xb8-10e_shapes.py', 'shapes/faster-rcnn_r18_fpn_1xb8-10e_shapes.py'),
 ]
 
@@ -32,10 +34,22 @@ def plugin_types(node) -> set[str]:
 
 
 def test_all_named_configs_are_there():
-    named = {f'detr/detr_{name}_coco.py' for name in (
-        'r50_8xb2-150e', 'r50_8xb2-500e', 'r18_8xb2-500e', 'r101_8xb2-500e', 'r50-dc5_8xb2-500e', 'r101-dc5_8xb2-500e', 'r50_8xb2-1x',
-        'r18_8xb2-1x')}
-    named |= {f'faster_rcnn/faster-rcnn_{depth}_fpn_8xb2-{schedule}_coco.py' for depth in ('r18', 'r50', 'r101') for schedule in ('150e', '1x')}
+    named = {
+        f'detr/detr_{name}_coco.py'
+        for name in (
+            'r50_8xb2-150e',
+            'r50_8xb2-500e',
+            'r18_8xb2-500e',
+            'r101_8xb2-500e',
+            'r50-dc5_8xb2-500e',
+            'r101-dc5_8xb2-500e',
+            'r50_8xb2-1x',
+            'r18_8xb2-1x',
+        )
+    }
+    named |= {
+        f'faster_rcnn/faster-rcnn_{depth}_fpn_8xb2-{schedule}_coco.py' for depth in ('r18', 'r50', 'r101') for schedule in ('150e', '1x')
+    }
     named |= {f'faster_rcnn/faster-rcnn-plus_{name}_8xb2-9x_coco.py' for name in ('r50_fpn', 'r101_fpn', 'r50-dc5', 'r101-dc5')}
     assert named <= {path.as_posix() for path in CONFIGS}
 
@@ -64,8 +78,21 @@ def test_config_builds_twice_unchanged_and_trains_one_step(name):
 @pytest.mark.parametrize('names', PAIRS, ids=lambda names: names[0])
 def test_both_models_of_a_comparison_share_data_and_schedule(names):
     ours, theirs = map(load, names)
-    for key in ('train_pipeline', 'test_pipeline', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator',
-                'train_cfg', 'param_scheduler', 'default_hooks', 'custom_hooks', 'randomness', 'env_cfg'):
+    for key in (
+        'train_pipeline',
+        'test_pipeline',
+        'train_dataloader',
+        'val_dataloader',
+        'test_dataloader',
+        'val_evaluator',
+        'test_evaluator',
+        'train_cfg',
+        'param_scheduler',
+        'default_hooks',
+        'custom_hooks',
+        'randomness',
+        'env_cfg',
+    ):
         assert key == 'train_pipeline' or ours.get(key) is not None
         assert ours.get(key) == theirs.get(key), key
     for key in ('mean', 'std', 'bgr_to_rgb'):
@@ -73,9 +100,13 @@ def test_both_models_of_a_comparison_share_data_and_schedule(names):
 
 
 def test_rates_drop_as_in_the_paper_and_in_mmdet():
-    for name, epochs, drops in (('detr/detr_r50_8xb2-500e_coco.py', 500, [400]), ('detr/detr_r50_8xb2-150e_coco.py', 150, [100]),
-                                ('faster_rcnn/faster-rcnn_r50_fpn_8xb2-150e_coco.py', 150, [100]), ('detr/detr_r50_8xb2-1x_coco.py', 12, [8, 11]),
-                                ('faster_rcnn/faster-rcnn-plus_r50_fpn_8xb2-9x_coco.py', 109, [101, 107])):
+    for name, epochs, drops in (
+        ('detr/detr_r50_8xb2-500e_coco.py', 500, [400]),
+        ('detr/detr_r50_8xb2-150e_coco.py', 150, [100]),
+        ('faster_rcnn/faster-rcnn_r50_fpn_8xb2-150e_coco.py', 150, [100]),
+        ('detr/detr_r50_8xb2-1x_coco.py', 12, [8, 11]),
+        ('faster_rcnn/faster-rcnn-plus_r50_fpn_8xb2-9x_coco.py', 109, [101, 107]),
+    ):
         cfg = load(name)
         assert cfg.train_cfg.max_epochs == epochs
         assert cfg.param_scheduler[-1].milestones == drops and cfg.param_scheduler[-1].end == epochs
@@ -87,12 +118,16 @@ def test_paper_detr_has_the_papers_numbers():
     model = build(cfg.model)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     rates = {group['lr'] for group in optimizer.param_groups}
-    assert type(optimizer) is torch.optim.AdamW and rates == {1e-4, 1e-5} and {group['weight_decay'] for group in optimizer.param_groups} == {1e-4}
+    assert (
+        type(optimizer) is torch.optim.AdamW
+        and rates == {1e-4, 1e-5}
+        and {group['weight_decay'] for group in optimizer.param_groups} == {1e-4}
+    )
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=0.1, norm_type=2)
     dropouts = {module.p for module in model.neck.modules() if isinstance(module, torch.nn.Dropout)}
     assert dropouts == {0.1} and {layer.self_attn.dropout for layer in model.neck.encoder.layers} == {0.1}
     assert len(model.neck.encoder.layers) == len(model.neck.decoder.layers) == 6 and model.neck.num_queries == 100
-    assert {cost.weight for cost in model.bbox_head.assigner.match_costs} == {1., 2., 5.}
+    assert {cost.weight for cost in model.bbox_head.assigner.match_costs} == {1.0, 2.0, 5.0}
     cfg.model.bbox_head.num_classes = 91  # as the official code counts classes; it prints this number of trained parameters
     model = build(cfg.model)
     assert sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) == 41_302_368
@@ -101,8 +136,17 @@ def test_paper_detr_has_the_papers_numbers():
 @pytest.mark.parametrize('name', CONFIGS, ids=str)
 def test_plugin_types_are_scoped(name):
     """An unscoped name would silently build mmdet's class."""
-    own = {'DETR', 'DETRHead', 'HungarianAssigner', 'TransformerNeck', 'StrictCocoDataset', 'SinePositionEncoding', 'ResNetDC5',
-           'PretrainedBackbone', 'PlainCheckpointHook'}
+    own = {
+        'DETR',
+        'DETRHead',
+        'HungarianAssigner',
+        'TransformerNeck',
+        'StrictCocoDataset',
+        'SinePositionEncoding',
+        'ResNetDC5',
+        'PretrainedBackbone',
+        'PlainCheckpointHook',
+    }
     assert not own & {kind for kind in plugin_types(load(name).to_dict()) if isinstance(kind, str)}
 
 
@@ -120,7 +164,12 @@ def test_unreachable_backbone_weights_say_what_to_do(name, monkeypatch):
     model = build(load(name).model)
     with pytest.raises(RuntimeError) as error:
         model.init_weights()
-    for part in ('resnet18-f37072fd.pth could not be read', 'no route to host', 'backbone.init_cfg.checkpoint=', 'backbone.norm_eval=False'):
+    for part in (
+        'resnet18-f37072fd.pth could not be read',
+        'no route to host',
+        'backbone.init_cfg.checkpoint=',
+        'backbone.norm_eval=False',
+    ):
         assert part in str(error.value)
 
 

@@ -1,4 +1,5 @@
 """COCO, VOC and YOLO folders become the same COCO JSON; everything left out is said."""
+
 import json
 import subprocess
 import sys
@@ -29,8 +30,10 @@ def make_coco(root):
     make_images(root / 'images')
     names = ['cat', 'dog']
     images = [dict(id=7 + i, file_name=name, width=SIZE[0], height=SIZE[1]) for i, name in enumerate(OBJECTS)]
-    annotations = [dict(id=i, image_id=7 + list(OBJECTS).index(name), category_id=20 + names.index(label), bbox=list(box), area=1, iscrowd=0)
-                   for i, (name, label, *box) in enumerate((name, *item) for name, items in OBJECTS.items() for item in items)]
+    annotations = [
+        dict(id=i, image_id=7 + list(OBJECTS).index(name), category_id=20 + names.index(label), bbox=list(box), area=1, iscrowd=0)
+        for i, (name, label, *box) in enumerate((name, *item) for name, items in OBJECTS.items() for item in items)
+    ]
     content = dict(images=images, annotations=annotations, categories=[dict(id=20 + i, name=name) for i, name in enumerate(names)])
     (root / 'labels.json').write_text(json.dumps(content))
 
@@ -41,7 +44,9 @@ def make_voc(root):
     for name, items in OBJECTS.items():
         objects = ''.join(
             f'<object><name>{label}</name><bndbox><xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox>'
-            '</object>' for label, x, y, w, h in items)
+            '</object>'
+            for label, x, y, w, h in items
+        )
         (root / 'Annotations' / f'{name[:-4]}.xml').write_text(f'<annotation><filename>{name}</filename>{objects}</annotation>')
 
 
@@ -49,8 +54,10 @@ def make_yolo(root, yaml='names: [cat, dog]\ntrain: images\n'):
     make_images(root / 'images')
     (root / 'labels').mkdir()
     for name, items in OBJECTS.items():
-        lines = (f'{["cat", "dog"].index(label)} {(x + w / 2) / SIZE[0]} {(y + h / 2) / SIZE[1]} {w / SIZE[0]} {h / SIZE[1]}'
-                 for label, x, y, w, h in items)
+        lines = (
+            f'{["cat", "dog"].index(label)} {(x + w / 2) / SIZE[0]} {(y + h / 2) / SIZE[1]} {w / SIZE[0]} {h / SIZE[1]}'
+            for label, x, y, w, h in items
+        )
         (root / 'labels' / f'{name[:-4]}.txt').write_text('\n'.join(lines))
     (root / 'data.yaml').write_text(yaml)
 
@@ -77,13 +84,22 @@ def test_written_json_is_read_back_and_trains_any_config(tmp_path, make):
     assert (tmp_path / 'out' / content['info']['image_root'] / image['file_name']).is_file()
     for name in ('detr/detr_r18_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r18_fpn_8xb2-1x_coco.py', 'shapes/detr_r18_1xb8-10e_shapes.py'):
         path = tmp_path / 'out' / 'config.py'
-        path.write_text(config_for_dataset(
-            ROOT / 'configs' / name, ['cat', 'dog'], tmp_path / 'out', tmp_path / 'src', 'annotations/train.json', 'annotations/val.json'))
+        path.write_text(
+            config_for_dataset(
+                ROOT / 'configs' / name,
+                ['cat', 'dog'],
+                tmp_path / 'out',
+                tmp_path / 'src',
+                'annotations/train.json',
+                'annotations/val.json',
+            )
+        )
         cfg = Config.fromfile(path)
         head = cfg.model.get('bbox_head') or cfg.model.roi_head.bbox_head
         assert head.num_classes == 2 and cfg.train_dataloader.dataset.metainfo.classes == ('cat', 'dog')
         assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == str(tmp_path / 'out/annotations/val.json')
         from mmdet.registry import DATASETS
+
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         assert len(dataset) == 1 and len(dataset[0]['data_samples'].gt_instances) >= 1
 
@@ -109,14 +125,20 @@ def test_splits_of_the_source_are_kept(tmp_path):
 
 def test_everything_left_out_is_reported(tmp_path):
     make_yolo(tmp_path)
-    (tmp_path / 'labels/a.txt').write_text('0 0.5 0.5 0.2 0.2\n9 0.5 0.5 0.1 0.1\nx y\n1 0.5 0.5 0 0\n1 3 3 0.1 0.1\n1 nan 0.5 0.1 0.1\n1 0.99 0.5 0.2 0.2\n')
+    (tmp_path / 'labels/a.txt').write_text(
+        '0 0.5 0.5 0.2 0.2\n9 0.5 0.5 0.1 0.1\nx y\n1 0.5 0.5 0 0\n1 3 3 0.1 0.1\n1 nan 0.5 0.1 0.1\n1 0.99 0.5 0.2 0.2\n'
+    )
     (tmp_path / 'images/broken.png').write_bytes(b'nonsense')
     make_images(tmp_path / 'images', ['unlabelled.png'])
     records = read_dataset(tmp_path)
     assert {reason: len(items) for reason, items in records.skipped.items()} == {
-        'class number is not in names': 1, 'line is not "class cx cy w h"': 1,
-        'box smaller than a pixel, outside its image, or not a number': 3, 'box clipped to its image (kept)': 1,
-        'image not readable': 1, 'no label file (kept as an image without objects)': 1}
+        'class number is not in names': 1,
+        'line is not "class cx cy w h"': 1,
+        'box smaller than a pixel, outside its image, or not a number': 3,
+        'box clipped to its image (kept)': 1,
+        'image not readable': 1,
+        'no label file (kept as an image without objects)': 1,
+    }
     clipped = next(image for image in records.images if image.path.name == 'a.png').boxes[1]
     assert clipped.x + clipped.w == SIZE[0]
 
@@ -156,11 +178,15 @@ def test_unknown_layout_says_what_was_looked_for(tmp_path):
         read_dataset(tmp_path / 'nowhere')
 
 
-@pytest.mark.parametrize('text, message', [
-    ('names: cat\ntrain: images\n', '"names" in .* must be a list'), ('names: [cat\ntrain: images', 'is not valid YAML'),
-    ('names: [cat]\ntrain: pictures\n', "names the folder 'pictures', which is not there"),
-    ('names: [!!python/object/apply:os.system ["touch hacked"]]\ntrain: images', 'is not valid YAML'),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('names: cat\ntrain: images\n', '"names" in .* must be a list'),
+        ('names: [cat\ntrain: images', 'is not valid YAML'),
+        ('names: [cat]\ntrain: pictures\n', "names the folder 'pictures', which is not there"),
+        ('names: [!!python/object/apply:os.system ["touch hacked"]]\ntrain: images', 'is not valid YAML'),
+    ],
+)
 def test_broken_yaml_is_named(tmp_path, text, message):
     make_yolo(tmp_path, text)
     with pytest.raises(ValueError, match=message):
@@ -169,8 +195,12 @@ def test_broken_yaml_is_named(tmp_path, text, message):
 
 def test_command_line_reports_counts_and_fails_without_a_trace(tmp_path):
     make_voc(tmp_path / 'src')
-    done = subprocess.run([sys.executable, ROOT / 'tools/convert_dataset.py', tmp_path / 'src', '--out', tmp_path / 'out'],
-                          capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tools/convert_dataset.py', tmp_path / 'src', '--out', tmp_path / 'out'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert 'VOC data set with 2 classes' in done.stdout and 'nothing was skipped' in done.stdout
     failed = subprocess.run([sys.executable, ROOT / 'tools/convert_dataset.py', tmp_path], capture_output=True, text=True)
     assert failed.returncode == 1 and failed.stderr.startswith('error:') and 'Traceback' not in failed.stderr

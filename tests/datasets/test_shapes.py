@@ -1,4 +1,5 @@
 """The generator: determinism, and ground truth that fits the pixels."""
+
 import hashlib
 import json
 
@@ -30,11 +31,16 @@ def test_smaller_set_is_the_beginning_of_a_larger_one_and_splits_differ():
 
 def test_defaults_are_as_fixed():
     assert (shapes.CLASSES, shapes.MIN_SIZE, shapes.MAX_SIZE, shapes.MAX_OBJECTS, shapes.EMPTY_FRACTION) == (
-        ('circle', 'square', 'triangle', 'star'), 12, 80, 8, 0.05)
+        ('circle', 'square', 'triangle', 'star'),
+        12,
+        80,
+        8,
+        0.05,
+    )
     scenes = list(shapes.scenes(0, 'train', 300))
     counts = np.array([len(scene.labels) for scene in scenes])
     assert scenes[0].image.shape == (128, 128, 3) and counts.max() == 8 and 0.02 < (counts == 0).mean() < 0.08
-    assert all((np.bincount(sum((scene.labels for scene in scenes), [])) > 200))
+    assert all(np.bincount(sum((scene.labels for scene in scenes), [])) > 200)
     overlapping = sum((scene.masks.sum(0) > 1).any() for scene in scenes)
     assert overlapping == 0  # masks are of visible pixels
     sides = np.array([max(w, h) for scene in scenes for _, _, w, h in scene.boxes_xywh()])

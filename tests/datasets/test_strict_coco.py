@@ -1,4 +1,5 @@
 """What the user reads when data and config do not fit, through mmdet's own data set building."""
+
 import json
 import re
 
@@ -21,9 +22,17 @@ def copy_of_shapes(shapes_dir, tmp_path):
 
 
 def build(root, classes=CLASSES, ann_file='annotations/train.json'):
-    return DATASETS.build(dict(
-        type='mmdet_detr_plugin.StrictCocoDataset', data_root=str(root), ann_file=ann_file, data_prefix=dict(img='train/'),
-        metainfo=dict(classes=classes), filter_cfg=None, pipeline=PIPELINE))
+    return DATASETS.build(
+        dict(
+            type='mmdet_detr_plugin.StrictCocoDataset',
+            data_root=str(root),
+            ann_file=ann_file,
+            data_prefix=dict(img='train/'),
+            metainfo=dict(classes=classes),
+            filter_cfg=None,
+            pipeline=PIPELINE,
+        )
+    )
 
 
 def edit(root, change) -> None:
@@ -35,9 +44,17 @@ def edit(root, change) -> None:
 
 def test_reads_what_mmdets_dataset_reads(shapes_dir):
     ours = build(shapes_dir)
-    theirs = DATASETS.build(dict(
-        type='CocoDataset', data_root=str(shapes_dir), ann_file='annotations/train.json', data_prefix=dict(img='train/'),
-        metainfo=dict(classes=CLASSES), filter_cfg=None, pipeline=PIPELINE))
+    theirs = DATASETS.build(
+        dict(
+            type='CocoDataset',
+            data_root=str(shapes_dir),
+            ann_file='annotations/train.json',
+            data_prefix=dict(img='train/'),
+            metainfo=dict(classes=CLASSES),
+            filter_cfg=None,
+            pipeline=PIPELINE,
+        )
+    )
     assert len(ours) == len(theirs) == 16
     for index in range(16):
         assert ours.get_data_info(index) == theirs.get_data_info(index)
@@ -53,7 +70,9 @@ def test_missing_annotation_file_is_named(tmp_path):
         build(tmp_path, ann_file='nowhere.json')
 
 
-@pytest.mark.parametrize('text, reason', [('{"images": [', 'JSONDecodeError'), ('[]', 'TypeError'), ('{"images": []}', "KeyError: 'categories'")])
+@pytest.mark.parametrize(
+    'text, reason', [('{"images": [', 'JSONDecodeError'), ('[]', 'TypeError'), ('{"images": []}', "KeyError: 'categories'")]
+)
 def test_file_that_is_no_coco_json_is_named(tmp_path, text, reason):
     (tmp_path / 'x.json').write_text(text)
     with pytest.raises(ValueError, match=f'x.json is not a COCO JSON: {reason}'):
@@ -61,7 +80,9 @@ def test_file_that_is_no_coco_json_is_named(tmp_path, text, reason):
 
 
 def test_misspelt_class_is_named_with_the_names_there_are(shapes_dir):
-    with pytest.raises(ValueError, match=re.escape("names ('circel'), which ") + r".*its categories are \('circle', 'square', 'triangle', 'star'\)"):
+    with pytest.raises(
+        ValueError, match=re.escape("names ('circel'), which ") + r".*its categories are \('circle', 'square', 'triangle', 'star'\)"
+    ):
         build(shapes_dir, classes=('circel', 'square', 'triangle', 'star'))
 
 

@@ -1,4 +1,5 @@
 """Checkpoints of plain values."""
+
 from collections import OrderedDict
 
 import numpy as np
@@ -11,9 +12,10 @@ from mmdet_detr_plugin.engine.plain_checkpoint_hook import PlainCheckpointHook, 
 
 def message_hub() -> dict:
     return dict(
-        log_scalars=OrderedDict({'train/loss': HistoryBuffer([3., 2., 1.], [1, 1, 2], max_length=7)}),
+        log_scalars=OrderedDict({'train/loss': HistoryBuffer([3.0, 2.0, 1.0], [1, 1, 2], max_length=7)}),
         runtime_info=OrderedDict(best_score=np.float64(0.25), epoch=3, classes=('a', 'b')),
-        resumed_keys=OrderedDict(epoch=True))
+        resumed_keys=OrderedDict(epoch=True),
+    )
 
 
 def test_saved_file_loads_safely_and_restores_history(tmp_path):
@@ -30,8 +32,8 @@ def test_saved_file_loads_safely_and_restores_history(tmp_path):
     assert isinstance(buffer, HistoryBuffer) and buffer.max_length == 7
     for ours, theirs in zip(buffer.data, original.data):
         assert np.array_equal(ours, theirs)
-    buffer.update(5.)
-    assert buffer.current() == 5. and buffer.mean(4) == pytest.approx((3 + 2 + 1 + 5) / (1 + 1 + 2 + 1))
+    buffer.update(5.0)
+    assert buffer.current() == 5.0 and buffer.mean(4) == pytest.approx((3 + 2 + 1 + 5) / (1 + 1 + 2 + 1))
     assert loaded['message_hub']['runtime_info'] == dict(best_score=0.25, epoch=3, classes=('a', 'b'))
     assert loaded['meta'] == dict(seed=3, shape=(2, 3)) and type(loaded['meta']['seed']) is int
 

@@ -1,4 +1,5 @@
 """Parameter names of mmdet's DETR for those of the plugin, for parity tests."""
+
 import re
 
 RULES = (

@@ -1,4 +1,5 @@
 """The detector as a whole: parity with mmdet's DETR, exchange of parts, invariances, gradients."""
+
 import copy
 
 import pytest
@@ -16,8 +17,8 @@ SHAPES = [(96, 160), (128, 90)]  # both images are padded, on different sides
 
 def mmdet_config(**changes) -> dict:
     """mmdet's DETR in the same small size, without dropout."""
-    attention = dict(embed_dims=32, num_heads=4, dropout=0., batch_first=True)
-    ffn = dict(embed_dims=32, feedforward_channels=64, num_fcs=2, ffn_drop=0., act_cfg=dict(type='ReLU', inplace=True))
+    attention = dict(embed_dims=32, num_heads=4, dropout=0.0, batch_first=True)
+    ffn = dict(embed_dims=32, feedforward_channels=64, num_fcs=2, ffn_drop=0.0, act_cfg=dict(type='ReLU', inplace=True))
     config = dict(
         type='mmdet.DETR',
         num_queries=10,
@@ -26,7 +27,8 @@ def mmdet_config(**changes) -> dict:
         neck=dict(type='ChannelMapper', in_channels=[512], kernel_size=1, out_channels=32, act_cfg=None, norm_cfg=None, num_outs=1),
         encoder=dict(num_layers=2, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=ffn)),
         decoder=dict(
-            num_layers=3, layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=attention, ffn_cfg=ffn), return_intermediate=True),
+            num_layers=3, layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=attention, ffn_cfg=ffn), return_intermediate=True
+        ),
         positional_encoding=dict(num_feats=16, normalize=True),
         bbox_head=dict(
             type='mmdet.DETRHead',
@@ -34,16 +36,20 @@ def mmdet_config(**changes) -> dict:
             embed_dims=32,
             loss_cls=dict(type='CrossEntropyLoss', bg_cls_weight=0.1, use_sigmoid=False, loss_weight=1.0, class_weight=1.0),
             loss_bbox=dict(type='L1Loss', loss_weight=5.0),
-            loss_iou=dict(type='GIoULoss', loss_weight=2.0)),
+            loss_iou=dict(type='GIoULoss', loss_weight=2.0),
+        ),
         train_cfg=dict(
             assigner=dict(
                 type='mmdet.HungarianAssigner',
                 match_costs=[
-                    dict(type='ClassificationCost', weight=1.),
+                    dict(type='ClassificationCost', weight=1.0),
                     dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
-                    dict(type='IoUCost', iou_mode='giou', weight=2.0)
-                ])),
-        test_cfg=dict(max_per_img=10))
+                    dict(type='IoUCost', iou_mode='giou', weight=2.0),
+                ],
+            )
+        ),
+        test_cfg=dict(max_per_img=10),
+    )
     config.update(changes)
     return config
 
@@ -59,7 +65,7 @@ def outputs_of(model, batch):
 @pytest.fixture
 def pair():
     """The plugin's DETR and mmdet's with equal weights, no dropout."""
-    ours = build(detr_config(neck=dict(dropout=0.)), randomize_norms=True).eval()
+    ours = build(detr_config(neck=dict(dropout=0.0)), randomize_norms=True).eval()
     theirs = build(mmdet_config()).eval()
     theirs.load_state_dict(to_mmdet(ours.state_dict()), strict=True)
     return ours, theirs
@@ -105,7 +111,7 @@ def test_heads_work_in_each_others_detectors(pair, outer, inner):
     if outer == 'mmdet':
         config = mmdet_config(bbox_head={**mmdet_config()['bbox_head'], 'type': 'mmdet_detr_plugin.DETRHead'})
     else:
-        config = detr_config(neck=dict(dropout=0.), bbox_head=mmdet_config()['bbox_head'])
+        config = detr_config(neck=dict(dropout=0.0), bbox_head=mmdet_config()['bbox_head'])
         config.update({key: mmdet_config()[key] for key in ('train_cfg', 'test_cfg')})
     mixed = build(config).eval()
     weights = {name: value for name, value in host.state_dict().items() if not name.startswith('bbox_head.')}
@@ -135,8 +141,10 @@ def test_padding_batch_order_and_batch_size_do_not_change_neck_and_head(pre_norm
             batch[slot, :, :h, :w], mask[slot, :h, :w] = feats[index], False
         hidden_states, memory = model.neck(batch, mask)
         logits, boxes = model.bbox_head(hidden_states)
-        return {index: (logits[:, slot], boxes[:, slot], memory[slot, :, :sizes[index][0], :sizes[index][1]])
-                for slot, index in enumerate(order)}
+        return {
+            index: (logits[:, slot], boxes[:, slot], memory[slot, :, : sizes[index][0], : sizes[index][1]])
+            for slot, index in enumerate(order)
+        }
 
     alone = {}
     for index in range(3):
@@ -226,21 +234,27 @@ def test_official_parameter_shapes():
     assert shapes['encoder.layers.5.self_attn.in_proj_weight'] == (768, 256)
     assert shapes['encoder.layers.5.linear1.weight'] == (2048, 256)
     assert shapes['decoder.layers.5.multihead_attn.out_proj.weight'] == (256, 256)
-    assert shapes['decoder.layers.5.norm3.bias'] == shapes['decoder.norm.bias'] == (256, )
+    assert shapes['decoder.layers.5.norm3.bias'] == shapes['decoder.norm.bias'] == (256,)
     assert shapes['query_embed.weight'] == (100, 256)
     assert shapes['fc_cls.weight'] == (92, 256) and shapes['box_mlp.layers.2.weight'] == (4, 256)
     # weights and biases: 6 encoder layers of 12, 6 decoder layers of 18, decoder norm, input projection, queries, head
     assert len(shapes) == 6 * 12 + 6 * 18 + 2 + 2 + 1 + 2 + 6
 
 
-@pytest.mark.parametrize('change, message', [
-    (dict(neck=dict(num_heads=5)), 'embed_dims must be divisible by num_heads, got 32 and 5'),
-    (dict(neck=dict(position_encoding=dict(type='mmdet_detr_plugin.SinePositionEncoding', num_feats=8))), 'set position_encoding.num_feats=16'),
-    (dict(bbox_head=dict(embed_dims=64)), 'neck.embed_dims is 32, bbox_head.embed_dims is 64'),
-    (dict(bbox_head=dict(num_classes=0)), 'num_classes counts the classes without no-object'),
-    (dict(bbox_head=dict(loss_cls=dict(type='FocalLoss', use_sigmoid=True))), 'loss_cls must be CrossEntropyLoss'),
-    (dict(bbox_head=dict(loss_bbox=dict(type='SmoothL1Loss'))), 'loss_bbox must be L1Loss'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(neck=dict(num_heads=5)), 'embed_dims must be divisible by num_heads, got 32 and 5'),
+        (
+            dict(neck=dict(position_encoding=dict(type='mmdet_detr_plugin.SinePositionEncoding', num_feats=8))),
+            'set position_encoding.num_feats=16',
+        ),
+        (dict(bbox_head=dict(embed_dims=64)), 'neck.embed_dims is 32, bbox_head.embed_dims is 64'),
+        (dict(bbox_head=dict(num_classes=0)), 'num_classes counts the classes without no-object'),
+        (dict(bbox_head=dict(loss_cls=dict(type='FocalLoss', use_sigmoid=True))), 'loss_cls must be CrossEntropyLoss'),
+        (dict(bbox_head=dict(loss_bbox=dict(type='SmoothL1Loss'))), 'loss_bbox must be L1Loss'),
+    ],
+)
 def test_wrong_config_is_refused_with_what_to_do(change, message):
     with pytest.raises(ValueError, match=message):
         build(detr_config(**change))

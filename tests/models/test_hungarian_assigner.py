@@ -1,4 +1,5 @@
 """The assigner's two contracts, its place in mmdet's models, and its messages."""
+
 import warnings
 
 import pytest
@@ -13,9 +14,9 @@ from mmdet_detr_plugin.models.targets import collate_targets
 from ..builders import build, make_batch, random_gt
 
 PAPER = [
-    dict(type='ClassificationCost', weight=1.),
+    dict(type='ClassificationCost', weight=1.0),
     dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
-    dict(type='IoUCost', iou_mode='giou', weight=2.0)
+    dict(type='IoUCost', iou_mode='giou', weight=2.0),
 ]
 FOCAL = [dict(type='FocalLossCost', weight=2.0), *PAPER[1:]]
 
@@ -50,7 +51,8 @@ def test_pairs_equal_those_of_mmdets_assigner(costs):
     logits, boxes, targets, metas = problem()
     theirs = TASK_UTILS.build(dict(type='mmdet.HungarianAssigner', match_costs=costs))
     assert as_set(assigner(costs).assign_batch(logits, boxes, targets, metas)) == as_set(
-        assign_one_by_one(theirs, logits, boxes, targets, metas))
+        assign_one_by_one(theirs, logits, boxes, targets, metas)
+    )
 
 
 @pytest.mark.parametrize('num_gts, num_preds', [(0, 4), (3, 0), (0, 0), (2, 5), (5, 2)])
@@ -78,7 +80,7 @@ def test_batch_order_permutes_the_pairs():
 
 
 def test_more_objects_than_queries_warns_once_with_both_numbers():
-    logits, boxes, targets, metas = problem(counts=(9, ), num_queries=4)
+    logits, boxes, targets, metas = problem(counts=(9,), num_queries=4)
     one = assigner()
     with pytest.warns(UserWarning, match='9 objects, the model 4 queries'):
         pairs = one.assign_batch(logits, boxes, targets, metas)
@@ -112,10 +114,15 @@ def test_empty_costs_are_refused():
         assigner([])
 
 
-
-
-@pytest.mark.parametrize('name', ['detr/detr_r50_8xb2-150e_coco.py', 'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
-                                  'dino/dino-4scale_r50_8xb2-12e_coco.py', 'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'detr/detr_r50_8xb2-150e_coco.py',
+        'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+        'dino/dino-4scale_r50_8xb2-12e_coco.py',
+        'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
+    ],
+)
 def test_assigner_replaces_mmdets_in_its_models(name):
     """Losses of mmdet's DETR, Deformable DETR, DINO and Mask2Former are the same with either assigner."""
     losses = []
@@ -150,6 +157,7 @@ def test_assigner_replaces_mmdets_in_its_models(name):
 
 def mmdet_configs() -> str:
     import mmdet
+
     return mmdet.__path__[0] + '/.mim/configs'
 
 
@@ -157,10 +165,11 @@ def add_masks(batch: dict) -> None:
     import numpy as np
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import PixelData
+
     for sample in batch['batch_data_samples']:
         height, width = sample.batch_input_shape
         masks = np.zeros((len(sample.gt_instances), height, width), np.uint8)
         for mask, (x0, y0, x1, y1) in zip(masks, sample.gt_instances.bboxes.long().tolist()):
-            mask[y0:y1 + 1, x0:x1 + 1] = 1
+            mask[y0 : y1 + 1, x0 : x1 + 1] = 1
         sample.gt_instances.masks = BitmapMasks(masks, height, width)
         sample.gt_sem_seg = PixelData(sem_seg=torch.full((1, height, width), 255))

@@ -1,4 +1,5 @@
 """Does it learn: overfitting in the suite, generalisation in a slow run."""
+
 import copy
 import random
 
@@ -21,7 +22,8 @@ def cut_config() -> Config:
     cfg = Config.fromfile(ROOT / 'configs/shapes/detr_r18_1xb8-10e_shapes.py')
     cfg.model.backbone.update(base_channels=32, stem_channels=32)
     cfg.model.neck.update(
-        in_channels=256, embed_dims=128, num_encoder_layers=2, num_decoder_layers=2, feedforward_channels=256, dropout=0., num_queries=20)
+        in_channels=256, embed_dims=128, num_encoder_layers=2, num_decoder_layers=2, feedforward_channels=256, dropout=0.0, num_queries=20
+    )
     cfg.model.neck.position_encoding.num_feats = 64
     cfg.model.bbox_head.embed_dims = 128
     cfg.optim_wrapper.optimizer.lr = 1e-3
@@ -41,7 +43,7 @@ def average_precision(model, images: list[dict], root, split: str, tmp_path) -> 
     detections = []
     with torch.no_grad():
         for start in range(0, len(images), 20):
-            for sample in model.test_step(pseudo_collate(copy.deepcopy(images[start:start + 20]))):
+            for sample in model.test_step(pseudo_collate(copy.deepcopy(images[start : start + 20]))):
                 predicted = sample.pred_instances
                 for (x0, y0, x1, y1), score, label in zip(predicted.bboxes.tolist(), predicted.scores.tolist(), predicted.labels.tolist()):
                     detections.append(dict(image_id=sample.img_id, category_id=label + 1, bbox=[x0, y0, x1 - x0, y1 - y0], score=score))

@@ -1,4 +1,5 @@
 """Matching and loss against formulas written from the paper."""
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +18,8 @@ SHAPES = st.tuples(
     st.lists(st.integers(0, 4), min_size=1, max_size=3),  # objects of each image
     st.integers(1, 5),  # queries
     st.integers(1, 4),  # classes
-    st.integers(0, 2**31 - 1))  # seed
+    st.integers(0, 2**31 - 1),
+)  # seed
 
 
 def random_problem(num_layers, counts, num_queries, num_classes, seed):
@@ -71,8 +73,13 @@ def test_matching_equals_brute_force(shape):
     labels, target_boxes = reference_targets(gts, metas)
     for layer in range(len(logits)):
         for image in range(len(gts)):
-            cost = [[reference.pair_cost(logits[layer, image, q], boxes[layer, image, q], label, box)
-                     for label, box in zip(labels[image], target_boxes[image])] for q in range(shape[2])]
+            cost = [
+                [
+                    reference.pair_cost(logits[layer, image, q], boxes[layer, image, q], label, box)
+                    for label, box in zip(labels[image], target_boxes[image])
+                ]
+                for q in range(shape[2])
+            ]
             least, _ = reference.brute_force_matching(cost, shape[2], len(labels[image]))
             here = (pairs.layer == layer) & (pairs.image == image)
             found = list(zip(pairs.query[here].tolist(), pairs.target[here].tolist()))
@@ -82,17 +89,17 @@ def test_matching_equals_brute_force(shape):
 
 
 def test_giou_of_hand_computed_boxes():
-    box = torch.tensor([0., 0., 2., 2.])
-    others = torch.tensor([[0., 0., 2., 2.], [1., 1., 3., 3.], [4., 0., 6., 2.], [0.5, 0.5, 1.5, 1.5]])
+    box = torch.tensor([0.0, 0.0, 2.0, 2.0])
+    others = torch.tensor([[0.0, 0.0, 2.0, 2.0], [1.0, 1.0, 3.0, 3.0], [4.0, 0.0, 6.0, 2.0], [0.5, 0.5, 1.5, 1.5]])
     # equal; IoU 1/7 in a hull of 9; disjoint with union 8 in a hull of 12; contained
-    expected = torch.tensor([1., 1 / 7 - 2 / 9, -4 / 12, 1 / 4])
+    expected = torch.tensor([1.0, 1 / 7 - 2 / 9, -4 / 12, 1 / 4])
     torch.testing.assert_close(aligned_giou(box, others), expected)
     torch.testing.assert_close(pairwise_giou(box[None], others)[0], expected)
 
 
 def test_giou_of_boxes_without_area_is_finite():
-    point = torch.tensor([[1., 1., 1., 1.]])
-    assert torch.isfinite(pairwise_giou(point, torch.tensor([[1., 1., 1., 1.], [0., 0., 2., 2.], [5., 5., 5., 5.]]))).all()
+    point = torch.tensor([[1.0, 1.0, 1.0, 1.0]])
+    assert torch.isfinite(pairwise_giou(point, torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 2.0, 2.0], [5.0, 5.0, 5.0, 5.0]]))).all()
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=4, max_size=4))
@@ -103,15 +110,20 @@ def test_box_conversions_are_inverse(values):
 
 def test_class_weight_and_no_object_weight_change_the_loss_as_written():
     # One query without an object and one with: by hand, with weights 0.25 and 2, and uniform logits over 3 + 1 classes.
-    head = MODELS.build(dict(
-        type='mmdet_detr_plugin.DETRHead', num_classes=3, embed_dims=8,
-        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, bg_cls_weight=0.25, class_weight=2.0, loss_weight=3.0)))
+    head = MODELS.build(
+        dict(
+            type='mmdet_detr_plugin.DETRHead',
+            num_classes=3,
+            embed_dims=8,
+            loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, bg_cls_weight=0.25, class_weight=2.0, loss_weight=3.0),
+        )
+    )
     logits = torch.zeros(1, 1, 2, 4)
-    logits[0, 0, 1, 3] = 1.
+    logits[0, 0, 1, 3] = 1.0
     boxes = torch.tensor([[[[0.5, 0.5, 0.5, 0.5], [0.9, 0.9, 0.1, 0.1]]]])
     gt = InstanceData(bboxes=torch.tensor([[2.5, 2.5, 7.5, 7.5]]), labels=torch.tensor([1]))
     loss = head.loss_by_feat(logits, boxes, [gt], [dict(img_shape=(10, 10))])
-    matched, unmatched = torch.log(torch.tensor(4.)), torch.log(3 + torch.e * torch.ones(())) - 1
+    matched, unmatched = torch.log(torch.tensor(4.0)), torch.log(3 + torch.e * torch.ones(())) - 1
     torch.testing.assert_close(loss['loss_cls'], 3 * (2 * matched + 0.25 * unmatched) / 2.25)
     assert loss['loss_bbox'] == 0 and loss['loss_iou'].abs() < 1e-6
 
@@ -144,7 +156,9 @@ def test_half_precision_predictions_give_float32_losses():
 
 def test_aux_loss_switch_leaves_only_the_last_layer():
     logits, boxes, gts, metas = random_problem(3, [2], 5, 4, seed=3)
-    heads = [MODELS.build(dict(type='mmdet_detr_plugin.DETRHead', num_classes=4, embed_dims=8, aux_loss=aux)).double() for aux in (True, False)]
+    heads = [
+        MODELS.build(dict(type='mmdet_detr_plugin.DETRHead', num_classes=4, embed_dims=8, aux_loss=aux)).double() for aux in (True, False)
+    ]
     with_aux, without = (head.loss_by_feat(logits, boxes, gts, metas) for head in heads)
     assert set(without) == {'loss_cls', 'loss_bbox', 'loss_iou'}
     for name, value in without.items():

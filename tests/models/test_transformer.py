@@ -1,4 +1,5 @@
 """Transformer layers and position encodings against independent implementations."""
+
 import pytest
 import torch
 from mmdet.models.layers import SinePositionalEncoding
@@ -11,7 +12,7 @@ from mmdet_detr_plugin.models.transformer import DecoderLayer, EncoderLayer
 
 from ..builders import randomize_norm_layers
 
-SIZES = dict(embed_dims=32, num_heads=4, feedforward_channels=48, dropout=0.)
+SIZES = dict(embed_dims=32, num_heads=4, feedforward_channels=48, dropout=0.0)
 
 
 @pytest.mark.parametrize('pre_norm', [False, True])
@@ -20,7 +21,7 @@ def test_layers_equal_torchs_without_positions(pre_norm):
     x, memory = torch.randn(2, 7, 32), torch.randn(2, 9, 32)
     padding = torch.zeros(2, 9, dtype=torch.bool)
     padding[1, 6:] = True
-    kwargs = dict(d_model=32, nhead=4, dim_feedforward=48, dropout=0., batch_first=True, norm_first=pre_norm)
+    kwargs = dict(d_model=32, nhead=4, dim_feedforward=48, dropout=0.0, batch_first=True, norm_first=pre_norm)
     zero = torch.zeros(1, 1, 32)
 
     encoder, expected = EncoderLayer(**SIZES, pre_norm=pre_norm), nn.TransformerEncoderLayer(**kwargs)
@@ -66,17 +67,34 @@ def test_positions_enter_queries_and_keys_but_not_values():
 
 def test_pre_norm_ends_the_encoder_in_a_norm_and_post_norm_does_not():
     for pre_norm in (False, True):
-        neck = MODELS.build(dict(
-            type='mmdet_detr_plugin.TransformerNeck', in_channels=8, embed_dims=32, num_heads=4, num_encoder_layers=1,
-            num_decoder_layers=1, feedforward_channels=32, pre_norm=pre_norm))
+        neck = MODELS.build(
+            dict(
+                type='mmdet_detr_plugin.TransformerNeck',
+                in_channels=8,
+                embed_dims=32,
+                num_heads=4,
+                num_encoder_layers=1,
+                num_decoder_layers=1,
+                feedforward_channels=32,
+                pre_norm=pre_norm,
+            )
+        )
         assert ('encoder.norm.weight' in neck.state_dict()) == pre_norm
         assert 'decoder.norm.weight' in neck.state_dict()
 
 
 def test_every_decoder_layer_passes_the_one_shared_norm():
-    neck = MODELS.build(dict(
-        type='mmdet_detr_plugin.TransformerNeck', in_channels=8, embed_dims=32, num_heads=4, num_encoder_layers=1, num_decoder_layers=3,
-        feedforward_channels=32)).eval()
+    neck = MODELS.build(
+        dict(
+            type='mmdet_detr_plugin.TransformerNeck',
+            in_channels=8,
+            embed_dims=32,
+            num_heads=4,
+            num_encoder_layers=1,
+            num_decoder_layers=3,
+            feedforward_channels=32,
+        )
+    ).eval()
     hidden_states, memory = neck(torch.randn(2, 8, 3, 4))
     assert hidden_states.shape == (3, 2, 100, 32) and memory.shape == (2, 32, 3, 4)
     torch.testing.assert_close(hidden_states.mean(-1), torch.zeros(3, 2, 100), rtol=0, atol=1e-5)  # layer norm with weight 1 and bias 0
@@ -108,7 +126,7 @@ def test_learned_encoding_names_its_limit():
 @pytest.mark.parametrize('depth, conv', [(18, 'conv1'), (50, 'conv2')])
 def test_dc5_dilates_all_but_the_first_block_as_torchvision(depth, conv):
     """Equal to a plain ResNet whose last stage is dilated by hand: no stride, dilation 2 in every block but the first."""
-    dc5, by_hand = ResNetDC5(depth=depth, out_indices=(3, )), MODELS.build(dict(type='ResNet', depth=depth, out_indices=(3, )))
+    dc5, by_hand = ResNetDC5(depth=depth, out_indices=(3,)), MODELS.build(dict(type='ResNet', depth=depth, out_indices=(3,)))
     dc5.eval()
     by_hand.eval()
     randomize_norm_layers(dc5)

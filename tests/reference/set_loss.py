@@ -2,6 +2,7 @@
 
 Inputs are nested lists of scalar tensors, or tensors indexed down to scalars, so that autograd gives the reference gradients too.
 """
+
 import itertools
 
 import torch
@@ -38,13 +39,19 @@ def pair_cost(logits: Tensor, box: Tensor, label: int, target_box: Tensor) -> fl
 def brute_force_matching(cost: list[list[float]], num_queries: int, num_targets: int) -> tuple[float, dict[int, int]]:
     """The least total cost over all injections, and {query: target}."""
     if num_queries >= num_targets:
-        options = ({query: target for target, query in enumerate(queries)} for queries in itertools.permutations(range(num_queries), num_targets))
+        options = (
+            {query: target for target, query in enumerate(queries)} for queries in itertools.permutations(range(num_queries), num_targets)
+        )
     else:
-        options = ({query: target for query, target in enumerate(targets)} for targets in itertools.permutations(range(num_targets), num_queries))
+        options = (
+            dict(enumerate(targets)) for targets in itertools.permutations(range(num_targets), num_queries)
+        )
     return min(((sum(cost[q][t] for q, t in pairs.items()), pairs) for pairs in options), key=lambda option: option[0])
 
 
-def set_loss(logits: Tensor, boxes: Tensor, labels: list[list[int]], target_boxes: list[Tensor], no_object_weight: float = 0.1) -> dict[str, Tensor]:
+def set_loss(
+    logits: Tensor, boxes: Tensor, labels: list[list[int]], target_boxes: list[Tensor], no_object_weight: float = 0.1
+) -> dict[str, Tensor]:
     """The weighted losses of one decoder layer.
 
     Args:
@@ -58,12 +65,14 @@ def set_loss(logits: Tensor, boxes: Tensor, labels: list[list[int]], target_boxe
     num_objects = max(1, sum(map(len, labels)))
     class_sum = weight_sum = l1_sum = giou_sum = 0
     for image in range(num_images):
-        cost = [[pair_cost(logits[image, q], boxes[image, q], label, target) for label, target in zip(labels[image], target_boxes[image])]
-                for q in range(num_queries)]
+        cost = [
+            [pair_cost(logits[image, q], boxes[image, q], label, target) for label, target in zip(labels[image], target_boxes[image])]
+            for q in range(num_queries)
+        ]
         _, pairs = brute_force_matching(cost, num_queries, len(labels[image]))
         for query in range(num_queries):
             target_class = labels[image][pairs[query]] if query in pairs else no_object
-            weight = no_object_weight if target_class == no_object else 1.
+            weight = no_object_weight if target_class == no_object else 1.0
             log_sum = torch.log(sum(torch.exp(logit) for logit in logits[image, query]))
             class_sum = class_sum + weight * (log_sum - logits[image, query, target_class])
             weight_sum += weight

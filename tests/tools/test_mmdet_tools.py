@@ -1,4 +1,5 @@
 """mmdet's unmodified command lines and inference classes, on checkpoints that training wrote; for DETR and for Faster R-CNN."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,13 @@ CONFIGS = {
 
 def mmdet_tool(name: str, *args) -> str:
     """Run one of mmdet's tools outside of the checkout and return all it printed."""
-    done = subprocess.run([sys.executable, '-W', 'ignore', MMDET_TOOLS / name, *map(str, args)], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', MMDET_TOOLS / name, *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout
 
@@ -31,25 +37,25 @@ def trained(request, shapes_dir, tmp_path_factory):
     """Config and work directory of one epoch on 16 images."""
     folder = tmp_path_factory.mktemp(request.param)
     config, work = folder / f'{request.param}.py', folder / 'run'
-    config.write_text(f'''_base_ = {str(ROOT / CONFIGS[request.param])!r}
-data_root = {str(shapes_dir) + "/"!r}
+    config.write_text(f"""_base_ = {str(ROOT / CONFIGS[request.param])!r}
+data_root = {str(shapes_dir) + '/'!r}
 train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/test.json')
 test_evaluator = val_evaluator
 train_cfg = dict(max_epochs=1, val_interval=1)
-''')
+""")
     output = mmdet_tool('train.py', config, '--work-dir', work)
     assert 'coco/bbox_mAP' in output
     return config, work
 
 
 def test_checkpoint_loads_safely_without_the_plugin(trained):
-    code = f'''import sys, torch
-checkpoint = torch.load({str(trained[1] / "epoch_1.pth")!r}, weights_only=True)
+    code = f"""import sys, torch
+checkpoint = torch.load({str(trained[1] / 'epoch_1.pth')!r}, weights_only=True)
 assert not any(name.startswith(("mmdet", "mmengine")) for name in sys.modules)
-print(sorted(checkpoint), len(checkpoint["message_hub"]["log_scalars"]))'''
+print(sorted(checkpoint), len(checkpoint["message_hub"]["log_scalars"]))"""
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "'message_hub', 'meta', 'optimizer', 'param_schedulers', 'state_dict'" in done.stdout
@@ -57,8 +63,15 @@ print(sorted(checkpoint), len(checkpoint["message_hub"]["log_scalars"]))'''
 
 def test_test_tool_reads_the_checkpoint(trained):
     config, work = trained
-    output = mmdet_tool('test.py', config, work / 'epoch_1.pth', '--work-dir', work / 'test',
-                        '--cfg-options', f'test_evaluator.outfile_prefix={work / "test" / "detections"}')
+    output = mmdet_tool(
+        'test.py',
+        config,
+        work / 'epoch_1.pth',
+        '--work-dir',
+        work / 'test',
+        '--cfg-options',
+        f'test_evaluator.outfile_prefix={work / "test" / "detections"}',
+    )
     assert 'coco/bbox_mAP' in output and 'load checkpoint' in output.lower()
     assert (work / 'test' / 'detections.bbox.json').is_file()
 
@@ -81,7 +94,7 @@ def test_init_detector_and_inferencer_read_the_checkpoint(trained, shapes_dir):
     assert model.dataset_meta['classes'] == ('circle', 'square', 'triangle', 'star')
     predicted = inference_detector(model, image).pred_instances
     inferencer = DetInferencer(str(config), str(work / 'epoch_1.pth'), device='cpu', show_progress=False)
-    result = inferencer(image, return_vis=True, pred_score_thr=0.)
+    result = inferencer(image, return_vis=True, pred_score_thr=0.0)
     assert result['visualization'][0].shape == (128, 128, 3)
     np.testing.assert_allclose(result['predictions'][0]['scores'], predicted.scores, atol=1e-5)
     np.testing.assert_allclose(np.array(result['predictions'][0]['bboxes']).reshape(-1, 4), predicted.bboxes, atol=1e-2)
@@ -92,6 +105,9 @@ def test_init_detector_and_inferencer_read_the_checkpoint(trained, shapes_dir):
 def test_wrong_class_count_stops_before_training(trained, tmp_path):
     config, _ = trained
     key = 'model.bbox_head.num_classes' if config.stem == 'detr' else 'model.roi_head.bbox_head.num_classes'
-    done = subprocess.run([sys.executable, '-W', 'ignore', MMDET_TOOLS / 'train.py', config, '--work-dir', tmp_path, '--cfg-options', f'{key}=7'],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', MMDET_TOOLS / 'train.py', config, '--work-dir', tmp_path, '--cfg-options', f'{key}=7'],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode != 0 and 'num_classes` (7)' in done.stderr and 'classes` 4' in done.stderr

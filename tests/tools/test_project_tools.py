@@ -1,4 +1,5 @@
 """The project's own command lines, scripts and pages."""
+
 import re
 import subprocess
 import sys
@@ -42,8 +43,11 @@ def test_set_up_names_wrong_options_and_wrong_python():
 
 def test_perfect_and_shifted_detections_have_known_precision(tmp_path):
     boxes = [[10, 10, 20, 20], [40, 10, 40, 40]]
-    truth = dict(images=[dict(id=1, width=100, height=100)], categories=[dict(id=1, name='x')],
-                 annotations=[dict(id=i + 1, image_id=1, category_id=1, bbox=box, area=box[2] * box[3], iscrowd=0) for i, box in enumerate(boxes)])
+    truth = dict(
+        images=[dict(id=1, width=100, height=100)],
+        categories=[dict(id=1, name='x')],
+        annotations=[dict(id=i + 1, image_id=1, category_id=1, bbox=box, area=box[2] * box[3], iscrowd=0) for i, box in enumerate(boxes)],
+    )
     write_json(tmp_path / 'truth.json', truth)
     detect = lambda boxes: write_json(tmp_path / 'found.json', [dict(image_id=1, category_id=1, bbox=box, score=0.9) for box in boxes])
     detect(boxes)
@@ -63,8 +67,10 @@ def test_seconds_per_epoch_and_last_checkpoint_from_a_run(tmp_path):
         seconds_per_epoch(tmp_path)
     with pytest.raises(FileNotFoundError, match='has no last_checkpoint'):
         last_checkpoint(tmp_path)
-    for run, lines in (('1', '{"time": 0.5, "epoch": 1, "iter": 20}\n{"time": 0.7, "epoch": 1, "iter": 50}\n{"coco/bbox_mAP": 0.1, "step": 1}\n'),
-                       ('2', '{"time": 0.6, "epoch": 2, "iter": 100}\n')):
+    for run, lines in (
+        ('1', '{"time": 0.5, "epoch": 1, "iter": 20}\n{"time": 0.7, "epoch": 1, "iter": 50}\n{"coco/bbox_mAP": 0.1, "step": 1}\n'),
+        ('2', '{"time": 0.6, "epoch": 2, "iter": 100}\n'),
+    ):
         (tmp_path / run / 'vis_data').mkdir(parents=True)
         (tmp_path / run / 'vis_data' / 'scalars.json').write_text(lines)
     assert seconds_per_epoch(tmp_path) == pytest.approx(0.6 * 50)
@@ -74,6 +80,7 @@ def test_seconds_per_epoch_and_last_checkpoint_from_a_run(tmp_path):
 
 def test_picture_shows_a_column_for_each_model(tmp_path, shapes_dir):
     import cv2
+
     write_json(tmp_path / 'found.json', [dict(image_id=image, category_id=1, bbox=[20, 20, 60, 60], score=0.9) for image in range(1, 9)])
     sizes = []
     for models in (1, 3):

@@ -18,7 +18,8 @@ train_pipeline = [
                 dict(type='RandomCrop', crop_type='absolute_range', crop_size=(160, 280), allow_negative_crop=True),
                 dict(type='RandomChoiceResize', scales=scales, keep_ratio=True),
             ],
-        ]),
+        ],
+    ),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
@@ -27,7 +28,6 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-train_dataloader = dict(
-    batch_size=4, num_workers=1, dataset=dict(type=dataset_type, filter_cfg=None, pipeline=train_pipeline))
+train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(type=dataset_type, filter_cfg=None, pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1, dataset=dict(type=dataset_type, pipeline=test_pipeline))
 test_dataloader = dict(num_workers=1, dataset=dict(type=dataset_type, pipeline=test_pipeline))

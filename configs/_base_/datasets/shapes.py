@@ -1,8 +1,7 @@
 # The generated shapes data set (tools/make_shapes.py), 128 x 128. Images without objects are kept.
 dataset_type = 'mmdet_detr_plugin.StrictCocoDataset'
 data_root = 'data/shapes/'
-metainfo = dict(
-    classes=('circle', 'square', 'triangle', 'star'), palette=[(31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40)])
+metainfo = dict(classes=('circle', 'square', 'triangle', 'star'), palette=[(31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40)])
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -29,7 +28,9 @@ train_dataloader = dict(
         ann_file='annotations/train.json',
         data_prefix=dict(img='train/'),
         filter_cfg=None,
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=8,
     num_workers=1,
@@ -42,7 +43,9 @@ val_dataloader = dict(
         ann_file='annotations/test.json',
         data_prefix=dict(img='test/'),
         test_mode=True,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/test.json', metric='bbox')
 test_evaluator = val_evaluator

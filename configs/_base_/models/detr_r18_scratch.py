@@ -4,11 +4,9 @@ _base_ = './detr_r18.py'
 
 model = dict(
     backbone=dict(
-        type='mmdet_detr_plugin.ResNetDC5',
-        frozen_stages=-1,
-        norm_cfg=dict(type='BN', requires_grad=True),
-        norm_eval=False,
-        init_cfg=None),
-    neck=dict(num_encoder_layers=3, num_decoder_layers=3, feedforward_channels=1024))
+        type='mmdet_detr_plugin.ResNetDC5', frozen_stages=-1, norm_cfg=dict(type='BN', requires_grad=True), norm_eval=False, init_cfg=None
+    ),
+    neck=dict(num_encoder_layers=3, num_decoder_layers=3, feedforward_channels=1024),
+)
 
 optim_wrapper = dict(optimizer=dict(lr=2e-4), paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=1.0, decay_mult=1.0)}))

@@ -9,14 +9,14 @@ model = dict(
         type='mmdet_detr_plugin.ResNetDC5',
         depth=50,
         num_stages=4,
-        out_indices=(3, ),
+        out_indices=(3,),
         frozen_stages=1,
         norm_cfg=dict(type='BN', requires_grad=False),
         norm_eval=True,
         style='pytorch',
-        init_cfg=dict(
-            type='mmdet_detr_plugin.PretrainedBackbone', checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')),
-    roi_head=dict(
-        bbox_head=dict(reg_decoded_bbox=True, loss_bbox=dict(_delete_=True, type='GIoULoss', loss_weight=10.0))))
+        init_cfg=dict(type='mmdet_detr_plugin.PretrainedBackbone', checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth'),
+    ),
+    roi_head=dict(bbox_head=dict(reg_decoded_bbox=True, loss_bbox=dict(_delete_=True, type='GIoULoss', loss_weight=10.0))),
+)
 
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-4))

@@ -1,5 +1,3 @@
 _base_ = './faster-rcnn_r50_fpn.py'
 
-model = dict(
-    backbone=dict(
-        depth=101, init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet101-63fe2227.pth')))
+model = dict(backbone=dict(depth=101, init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet101-63fe2227.pth')))

@@ -2,4 +2,5 @@ _base_ = './faster-rcnn_r50_fpn.py'
 
 model = dict(
     backbone=dict(depth=18, init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet18-f37072fd.pth')),
-    neck=dict(in_channels=[64, 128, 256, 512]))
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

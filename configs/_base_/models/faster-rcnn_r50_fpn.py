@@ -6,6 +6,9 @@ model = dict(
         init_cfg=dict(
             _delete_=True,
             type='mmdet_detr_plugin.PretrainedBackbone',
-            checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')))
+            checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth',
+        )
+    )
+)
 
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-4))
