@@ -18,7 +18,8 @@ setup(
     python_requires='>=3.11,<3.13',
     packages=find_packages(include=['mmdet_detr_plugin', 'mmdet_detr_plugin.*']),
     install_requires=[
-        'torch>=2.1',
+        'torch>=2.6',  # torch.load reads weights only by default
+        'setuptools<81',  # mmengine imports pkg_resources
         'mmengine>=0.10.7,<0.11',
         'mmcv>=2.1.0,<2.2.0',
         'mmdet>=3.3.0,<3.4',

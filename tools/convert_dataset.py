@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from mmdet_detr_plugin.datasets.conversion import with_splits, write_coco
-from mmdet_detr_plugin.datasets.recognition import DatasetRecords, read_dataset
+from mmdet_detr_plugin.datasets.readers import read_dataset
+from mmdet_detr_plugin.datasets.records import DatasetRecords
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
 def report(records: DatasetRecords) -> None:
     splits = sorted({image.split for image in records.images})
     counts = {split: records.class_counts(split) for split in splits}
-    width = max(len('images without objects'), *map(len, records.classes))
+    width = max(map(len, ['images without objects', *records.classes]))
     print(f'{records.layout} data set with {len(records.classes)} classes\n')
     print(' ' * width, *(f'{split:>8}' for split in splits))
     print(f'{"images":{width}}', *(f'{sum(image.split == split for image in records.images):8}' for split in splits))
@@ -42,14 +43,14 @@ def report(records: DatasetRecords) -> None:
     print(f'{"images without objects":{width}}', *(f'{count:8}' for count in empty))
     for name in records.classes:
         print(f'{name:{width}}', *(f'{counts[split][name]:8}' for split in splits))
-    for reason, items in records.skipped.items():
+    for reason, items in records.notes.items():
         print(f'\n{reason}: {len(items)}')
         for item in items[:5]:
             print(f'  {item}')
         if len(items) > 5:
             print(f'  ... and {len(items) - 5} more')
-    if not records.skipped:
-        print('\nnothing was skipped')
+    if not records.notes:
+        print('\nnothing was left out or changed')
 
 
 if __name__ == '__main__':

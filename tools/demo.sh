@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job on a small scale: generates the shapes data set, trains DETR and Faster R-CNN on it with the same pipeline and schedule,
-# evaluates both, prints one table and draws one picture. About 16 minutes on 2 cores after set-up. Run again to continue or repeat.
+# evaluates both, prints one table and draws one picture. About 17 minutes on 2 cores after set-up. Run again to continue or repeat.
 #
 #   bash tools/demo.sh [--fresh] [options of tools/setup_env.sh]
 #
@@ -9,17 +9,21 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-if [ "${1:-}" = --fresh ]; then shift; rm -rf work_dirs/demo; fi
+case "${1:-}" in
+  -h|--help) sed -n '2,7p' tools/demo.sh; exit 0 ;;
+  --fresh) shift; rm -rf work_dirs/demo ;;
+esac
 
 bash tools/setup_env.sh "$@"
-python="$root/.venv/bin/python"
-for option in "$@"; do [ "$option" = --active ] && python=python; done
+python=$(bash tools/setup_env.sh "$@" --which)
 export PYTHONWARNINGS="ignore:pkg_resources is deprecated"
 mmdet_tools=$("$python" -c 'import importlib.util, pathlib; print(pathlib.Path(importlib.util.find_spec("mmdet").origin).parent / ".mim" / "tools")')
 work=work_dirs/demo
 mkdir -p "$work"
 
-say() { printf '\n[demo] %s (%d min passed)\n' "$1" $((SECONDS / 60)); }
+SECONDS=0
+minutes_left=17
+say() { printf '\n[demo] %s (%d min passed, about %d left)\n' "$1" $((SECONDS / 60)) "$minutes_left"; }
 
 # Shows what matters of a long log, keeps all of it in a file, and shows the end of that file when the command fails.
 run() {
@@ -30,7 +34,6 @@ run() {
   fi
 }
 
-SECONDS=0
 say "1/4 generating the shapes data set"
 "$python" tools/make_shapes.py data/shapes
 
@@ -40,16 +43,21 @@ for model in "${models[@]}"; do
   config=configs/shapes/$model.py
   run_dir=$work/$model
   mkdir -p "$run_dir"
-  say "$step/4 training $model: 10 epochs, about 7 min on 2 cores; eta is for this model"
-  if [ ! -f "$run_dir/epoch_10.pth" ]; then
+  # last_checkpoint is written after the file it names
+  if grep -qs epoch_10.pth "$run_dir/last_checkpoint"; then
+    say "$step/4 $model was trained before (--fresh trains again)"
+  else
+    say "$step/4 training $model: 10 epochs; eta is for this model"
     run "$run_dir/train.txt" "$python" "$mmdet_tools/train.py" "$config" --work-dir "$run_dir" --resume
   fi
+  minutes_left=$((minutes_left - 8))
   say "$step/4 evaluating $model"
   run "$run_dir/test.txt" "$python" "$mmdet_tools/test.py" "$config" "$run_dir/epoch_10.pth" --work-dir "$run_dir" \
     --cfg-options test_evaluator.outfile_prefix="$run_dir/detections"
   step=$((step + 1))
 done
 
+minutes_left=0
 say "4/4 table and picture"
 "$python" tools/demo_report.py "$work" "DETR=configs/shapes/${models[0]}.py" "Faster R-CNN=configs/shapes/${models[1]}.py"
 printf '\n[demo] done in %d min\n' $((SECONDS / 60))

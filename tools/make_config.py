@@ -6,11 +6,10 @@ DATA_DIR is what tools/convert_dataset.py wrote. The new file lands in DATA_DIR,
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from mmdet_detr_plugin.datasets.conversion import INFO_FORMAT, config_for_dataset
+from mmdet_detr_plugin.datasets.conversion import config_for_dataset
 
 
 def main() -> None:
@@ -19,19 +18,8 @@ def main() -> None:
     parser.add_argument('data', type=Path, metavar='DATA_DIR')
     parser.add_argument('--out', type=Path, help='file to write (default: DATA_DIR/<name of CONFIG>)')
     args = parser.parse_args()
-    annotations = args.data / 'annotations' / 'train.json'
     try:
-        content = json.loads(annotations.read_text())
-        if content.get('info', {}).get('format') != INFO_FORMAT:
-            raise ValueError(f'{annotations} was not written by tools/convert_dataset.py; convert the data set first')
-        text = config_for_dataset(
-            args.config,
-            [category['name'] for category in content['categories']],
-            args.data,
-            args.data / content['info']['image_root'],
-            'annotations/train.json',
-            'annotations/val.json',
-        )
+        text = config_for_dataset(args.config, args.data)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
     out = args.out or args.data / args.config.name

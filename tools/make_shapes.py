@@ -5,6 +5,7 @@ python tools/make_shapes.py [OUT] [--train 800] [--test 500] [--size 128] [--see
 
 import argparse
 import json
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,10 @@ def main() -> None:
         if annotations.is_file() and json.loads(annotations.read_text()).get('info') == wanted:
             print(f'{annotations} is there already')
             continue
-        write_split(args.out, args.seed, split, count, args.size, progress=partial(tqdm, total=count, desc=split, unit='image'))
+        try:
+            write_split(args.out, args.seed, split, count, args.size, progress=partial(tqdm, total=count, desc=split, unit='image'))
+        except (ValueError, OSError) as error:
+            sys.exit(f'error: {error}')
         print(f'wrote {annotations} ({count} images)')
 
 

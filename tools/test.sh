@@ -1,8 +1,17 @@
 #!/usr/bin/env bash
-# Sets up the environment and runs the tests: bash tools/test.sh [pytest options]; slow proofs: bash tools/test.sh -m slow
+# Sets up the environment and runs the linter and the tests.
+#
+#   bash tools/test.sh [options of tools/setup_env.sh] [-- options of pytest]
+#
+# Slow proofs: bash tools/test.sh -- -m slow
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-bash tools/setup_env.sh
-.venv/bin/python -m ruff check .
-exec .venv/bin/python -m pytest "$@"
+setup=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do setup+=("$1"); shift; done
+[ $# -eq 0 ] || shift
+bash tools/setup_env.sh ${setup[@]+"${setup[@]}"}
+python=$(bash tools/setup_env.sh ${setup[@]+"${setup[@]}"} --which)
+"$python" -m ruff check .
+"$python" -m ruff format --check -q .
+exec "$python" -m pytest "$@"

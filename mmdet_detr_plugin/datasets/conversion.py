@@ -1,41 +1,42 @@
 """From data set records to COCO JSON, and small configs that point any model at the result."""
 
+import json
 import os
 import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from .recognition import DatasetRecords, ImageRecord
+from .readers.coco import CONVERTED
+from .records import DatasetRecords
 from .shapes import write_json
-
-INFO_FORMAT = 'mmdet_detr_plugin.converted'
 
 
 def with_splits(records: DatasetRecords, val_fraction: float = 0.2, seed: int = 0) -> DatasetRecords:
     """The records with a split for every image: 'train' or 'val', and 'test' where the source has it.
 
-    Images without a split go to 'train', or are divided at random (by seed) when the source has no validation images; a 'test' split takes
-    the place of a missing 'val'.
+    Images without a split, and a data set of one split only, are divided at random (by seed) when there are no validation images; a 'test'
+    split takes the place of a missing 'val'.
 
     Raises:
-        ValueError: when a split would be empty.
+        ValueError: when there are fewer than two images.
     """
-    images = [replace(image) for image in records.images]
-    splits = Counter(image.split for image in images)
-    if not splits['val'] and splits['test']:
-        images = [replace(image, split='val' if image.split == 'test' else image.split) for image in images]
-    elif not splits['val']:
+    splits = Counter(image.split for image in records.images)
+    rename = {}
+    if len(splits) == 1:
+        rename = dict.fromkeys(splits)
+    elif not splits['val'] and splits['test']:
+        rename = {'test': 'val'}
+    images = [replace(image, split=rename.get(image.split, image.split)) for image in records.images]
+    if not any(image.split == 'val' for image in images):
         pool = sorted((image for image in images if image.split in (None, 'train')), key=lambda image: str(image.path))
+        if len(pool) < 2:
+            raise ValueError(f'training and validation both need images, there are {len(pool)}')
         random.Random(seed).shuffle(pool)
-        count = max(1, round(val_fraction * len(pool)))
+        count = min(max(1, round(val_fraction * len(pool))), len(pool) - 1)
         for number, image in enumerate(pool):
             image.split = 'val' if number < count else 'train'
-    images = [replace(image, split=image.split or 'train') for image in images]
-    splits = Counter(image.split for image in images)
-    if not splits['train'] or not splits['val']:
-        raise ValueError(f'training and validation both need images, got {dict(splits)} of {len(images)} usable ones')
-    return replace(records, images=images)
+    return replace(records, images=[replace(image, split=image.split or 'train') for image in images])
 
 
 def write_coco(records: DatasetRecords, out: Path, image_root: Path) -> list[Path]:
@@ -44,78 +45,126 @@ def write_coco(records: DatasetRecords, out: Path, image_root: Path) -> list[Pat
     Args:
         records: with splits.
         image_root: the folder that ``file_name`` is relative to, kept in the file's ``info``.
+
+    Raises:
+        ValueError: when a file that this function did not write is in the way, or a class name cannot stand in a config.
     """
+    for name in records.classes:
+        check_class_name(name)
+    splits = sorted({image.split for image in records.images})
+    paths = {split: out / 'annotations' / f'{split}.json' for split in splits}
+    for path in (out / 'annotations' / f'{split}.json' for split in ('train', 'val', 'test')):
+        if path.exists() and not _is_ours(path):
+            raise ValueError(f'{path} was not written by this tool and would be lost; choose another folder with --out')
+    for stale in {'train', 'val', 'test'} - set(splits):
+        (out / 'annotations' / f'{stale}.json').unlink(missing_ok=True)
     categories = [dict(id=index + 1, name=name) for index, name in enumerate(records.classes)]
     ids = {category['name']: category['id'] for category in categories}
-    written = []
-    for split in sorted({image.split for image in records.images}):
+    info = dict(format=CONVERTED, source=records.layout, image_root=os.path.relpath(image_root.resolve(), out.resolve()))
+    for split, path in paths.items():
         images, annotations = [], []
         for image_id, record in enumerate((image for image in records.images if image.split == split), start=1):
-            images.append(_image_entry(image_id, record, image_root))
+            # not resolved: images may be links to elsewhere
+            file_name = Path(os.path.relpath(os.path.abspath(record.path), os.path.abspath(image_root))).as_posix()
+            images.append(dict(id=image_id, file_name=file_name, width=record.width, height=record.height))
             for box in record.boxes:
                 annotations.append(
                     dict(
                         id=len(annotations) + 1,
                         image_id=image_id,
                         category_id=ids[box.class_name],
-                        area=box.w * box.h,
                         bbox=[round(value, 3) for value in (box.x, box.y, box.w, box.h)],
+                        area=box.w * box.h if box.area is None else box.area,
                         iscrowd=int(box.is_crowd),
                     )
                 )
-        info = dict(format=INFO_FORMAT, source=records.layout, image_root=os.path.relpath(image_root, out))
-        path = out / 'annotations' / f'{split}.json'
         write_json(path, dict(info=info, images=images, annotations=annotations, categories=categories))
-        written.append(path)
-    return written
+    return list(paths.values())
 
 
-def _image_entry(image_id: int, record: ImageRecord, image_root: Path) -> dict:
-    file_name = record.path.resolve().relative_to(image_root.resolve()).as_posix()
-    return dict(id=image_id, file_name=file_name, width=record.width, height=record.height)
+def _is_ours(path: Path) -> bool:
+    try:
+        return json.loads(path.read_text())['info']['format'] == CONVERTED
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
-def config_for_dataset(config_file: Path, classes: list[str], data_root: Path, image_root: Path, train: str, val: str) -> str:
-    """The text of a small config that inherits ``config_file`` and trains it on a COCO-format data set.
-
-    Every ``num_classes`` of the model that fits the inherited classes is set to the new number; paths are absolute, so that the config
-    works from any folder.
-
-    Args:
-        train: annotation file of the training images, relative to ``data_root``.
-        val: the same for validation; also used for testing.
+def check_class_name(name: str) -> None:
+    """Refuse names that mmengine would evaluate: it substitutes ``{{...}}`` in the text of a config before reading it as Python.
 
     Raises:
-        ValueError: when the model has no ``num_classes`` to set.
+        ValueError: for a name with double braces or control characters.
+    """
+    if '{{' in name or not name.isprintable():
+        raise ValueError(f'the class name {name!r} has double braces or control characters, which a config cannot hold; rename it')
+
+
+def config_for_dataset(config_file: Path, data: Path) -> str:
+    """The text of a small config that inherits ``config_file`` and trains it on a converted data set.
+
+    Every ``num_classes`` of the model's heads is set to the data's; paths are absolute, so that the config works from any folder. Testing
+    uses the test split where there is one, otherwise validation.
+
+    Args:
+        data: folder that ``write_coco`` wrote.
+
+    Raises:
+        FileNotFoundError: when the data set or its images are not there.
+        ValueError: when it was not written by ``write_coco``, or the model has no ``num_classes``.
     """
     from mmengine.config import Config  # slow to import, and converting does not need it
 
-    base = Config.fromfile(config_file)
-    changes = _class_count_changes(base.model.to_dict(), len(classes))
+    train = data / 'annotations' / 'train.json'
+    content = json.loads(train.read_text())
+    if (content.get('info') or {}).get('format') != CONVERTED:
+        raise ValueError(f'{train} was not written by tools/convert_dataset.py; convert the data set first')
+    classes = tuple(category['name'] for category in content['categories'])
+    for name in classes:
+        check_class_name(name)
+    root = data.resolve()
+    images = (root / content['info']['image_root']).resolve()
+    if not images.is_dir():
+        raise FileNotFoundError(f'the images of {data} should be in {images}, which is not there; convert the data set again')
+    changes = _class_count_changes(Config.fromfile(config_file).model.to_dict(), len(classes))
     if not changes:
         raise ValueError(f'{config_file} has no num_classes in its model; is it a detection config?')
-    root, images = f'{data_root.resolve()}/', f'{image_root.resolve()}/'
-    dataset = 'dict(data_root=data_root, metainfo=metainfo, ann_file={!r}, data_prefix=dict(img={!r}))'
-    return f"""# {config_file.name} on {data_root.resolve()}
-_base_ = {str(config_file.resolve())!r}
+    test = 'test' if (root / 'annotations' / 'test.json').is_file() else 'val'
 
-data_root = {root!r}
-metainfo = dict(classes={tuple(classes)!r}, palette=None)
+    def dataset(split: str) -> str:
+        return (
+            f"dict(dataset=dict(data_root=data_root, metainfo=metainfo, ann_file='annotations/{split}.json', "
+            f'data_prefix=dict(img={_literal(f"{images}/")})))'
+        )
+
+    return f"""# {config_file.name} on a data set converted by tools/convert_dataset.py
+_base_ = {_literal(str(config_file.resolve()))}
+
+data_root = {_literal(f'{root}/')}
+metainfo = dict(classes={_literal(classes)}, palette=None)
 model = {changes!r}
-train_dataloader = dict(dataset={dataset.format(train, images)})
-val_dataloader = dict(dataset={dataset.format(val, images)})
-test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + {val!r})
-test_evaluator = val_evaluator
+train_dataloader = {dataset('train')}
+val_dataloader = {dataset('val')}
+test_dataloader = {dataset(test)}
+val_evaluator = dict(ann_file=data_root + 'annotations/val.json')
+test_evaluator = dict(ann_file=data_root + 'annotations/{test}.json')
 """
 
 
+def _literal(value: str | tuple[str, ...]) -> str:
+    """A Python literal without braces: mmengine would take double ones for a variable to substitute."""
+    return repr(value).replace('{', '\\x7b')
+
+
 def _class_count_changes(model: dict, count: int) -> dict:
-    """The nested dict that sets every ``num_classes`` of a model's heads."""
+    """The nested dict that sets every ``num_classes`` of a model's heads; lists (cascades) are given whole."""
     changes = {}
     for key, value in model.items():
         if key == 'num_classes':
             changes[key] = count
-        elif isinstance(value, dict) and key != 'rpn_head' and (inner := _class_count_changes(value, count)):
+        elif key == 'rpn_head':  # objects against background, whatever the data
+            continue
+        elif isinstance(value, dict) and (inner := _class_count_changes(value, count)):
             changes[key] = inner
+        elif isinstance(value, list) and any(isinstance(item, dict) and _class_count_changes(item, count) for item in value):
+            changes[key] = [{**item, 'num_classes': count} if 'num_classes' in item else item for item in value]
     return changes

@@ -33,7 +33,9 @@ class PlainCheckpointHook(Hook):
         scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
         for key, value in scalars.items():
             if isinstance(value, dict) and set(value) == _BUFFER_KEYS:
-                scalars[key] = HistoryBuffer(value['log_history'].numpy(), value['count_history'].numpy(), value['max_length'])
+                # to the host: mmengine resumes with everything on the GPU
+                log_history, count_history = (value[name].cpu().numpy() for name in ('log_history', 'count_history'))
+                scalars[key] = HistoryBuffer(log_history, count_history, value['max_length'])
 
 
 def to_plain(value):

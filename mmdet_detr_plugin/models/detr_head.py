@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..boxes import cxcywh_to_xyxy
 from ..registry import MODELS
 from .hungarian_assigner import assign_one_by_one
-from .set_criterion import box_losses, classification_loss
+from .set_criterion import at_least_float32, box_losses, classification_loss
 from .targets import collate_targets
 
 PAPER_LOSS_CLS = dict(type='CrossEntropyLoss', use_sigmoid=False, bg_cls_weight=0.1, class_weight=1.0, loss_weight=1.0)
@@ -90,8 +90,16 @@ class DETRHead(BaseModule):
         self.box_mlp = BoxMLP(embed_dims)
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        """(L, B, Q, D) -> class logits (L, B, Q, K+1) and boxes_cxcywh_norm (L, B, Q, 4)."""
-        return self.fc_cls(hidden_states), self.box_mlp(hidden_states).sigmoid()
+        """(L, B, Q, D) -> class logits (L, B, Q, K+1) and boxes_cxcywh_norm (L, B, Q, 4).
+
+        Under autocast the boxes are still computed in float32: in half precision they would move in steps of several pixels.
+        """
+        cls_logits = self.fc_cls(hidden_states)
+        device_type = hidden_states.device.type
+        if torch.is_autocast_enabled(device_type):
+            with torch.autocast(device_type, enabled=False):
+                return cls_logits, self.box_mlp(hidden_states.float()).sigmoid()
+        return cls_logits, self.box_mlp(hidden_states).sigmoid()
 
     def loss(self, hidden_states: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses by name, from the decoder's hidden states (L, B, Q, D)."""
@@ -126,7 +134,7 @@ class DETRHead(BaseModule):
             raise ValueError('set prediction has no ignored instances; batch_gt_instances_ignore must be None')
         if not self.aux_loss:
             all_layers_cls_scores, all_layers_bbox_preds = all_layers_cls_scores[-1:], all_layers_bbox_preds[-1:]
-        targets = collate_targets(batch_gt_instances, batch_img_metas)
+        targets = collate_targets(batch_gt_instances, batch_img_metas, self.num_classes)
         match = getattr(self.assigner, 'assign_batch', None) or (lambda *args: assign_one_by_one(self.assigner, *args))
         pairs = match(all_layers_cls_scores, all_layers_bbox_preds, targets, batch_img_metas)
 
@@ -135,6 +143,7 @@ class DETRHead(BaseModule):
             weight_sum = reduce_mean(weight_sum)
         l1_sum, giou_sum = box_losses(all_layers_bbox_preds, pairs, targets)
         num_objects = reduce_mean(l1_sum.new_full((), targets.num_objects)).clamp(min=1)
+        weight_sum = weight_sum.clamp(min=torch.finfo(weight_sum.dtype).tiny)  # no-object may have weight 0
         losses = dict(loss_cls=cls_sum / weight_sum, loss_bbox=l1_sum / num_objects, loss_iou=giou_sum / num_objects)
         weighted = {name: self.loss_weights[name] * values for name, values in losses.items()}
         num_layers = len(all_layers_cls_scores)
@@ -145,10 +154,10 @@ class DETRHead(BaseModule):
         }
 
     def loss_and_predict(self, hidden_states: Tensor, batch_data_samples: SampleList) -> tuple[dict[str, Tensor], list[InstanceData]]:
-        """``loss`` and ``predict`` (without rescaling) on one forward pass."""
+        """``loss`` and ``predict`` on one forward pass."""
         gt_instances, img_metas = _unpack(batch_data_samples)
         outputs = self(hidden_states)
-        return self.loss_by_feat(*outputs, gt_instances, img_metas), self.predict_by_feat(*outputs, img_metas, rescale=False)
+        return self.loss_by_feat(*outputs, gt_instances, img_metas), self.predict_by_feat(*outputs, img_metas)
 
     def predict(self, hidden_states: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> list[InstanceData]:
         """Detections of each image from the last decoder layer; see ``predict_by_feat``."""
@@ -169,8 +178,8 @@ class DETRHead(BaseModule):
             For each image ``bboxes`` (N, 4) in xyxy pixels, ``scores`` (N,) descending and ``labels`` (N,); N is Q, or ``max_per_img``
             where that is smaller.
         """
-        scores, labels = layer_cls_scores[-1].softmax(-1)[..., :-1].max(-1)  # (B, Q)
-        boxes = cxcywh_to_xyxy(layer_bbox_preds[-1])
+        scores, labels = at_least_float32(layer_cls_scores[-1]).softmax(-1)[..., :-1].max(-1)  # (B, Q)
+        boxes = cxcywh_to_xyxy(at_least_float32(layer_bbox_preds[-1]))
         keep = min(self.max_per_img or scores.shape[1], scores.shape[1])
         scores, order = scores.topk(keep)
         labels = labels.gather(1, order)

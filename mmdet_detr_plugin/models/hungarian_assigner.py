@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..boxes import cxcywh_to_xyxy, pairwise_giou
 from ..registry import TASK_UTILS
-from .targets import Targets
+from .targets import Targets, image_name
 
 PAPER_COSTS = (
     dict(type='mmdet.ClassificationCost', weight=1.0),
@@ -163,18 +163,14 @@ class HungarianAssigner(BaseAssigner):
 
 
 def _paper_cost(cls_logits: Tensor, boxes: Tensor, targets: Targets, cls_weight: float, l1_weight: float, giou_weight: float) -> Tensor:
-    """(L, B, Q, T), in float32 or better; a label that is no class costs NaN, so that it is found after the one copy to the host."""
+    """(L, B, Q, T), in float32 or better."""
     dtype = torch.promote_types(cls_logits.dtype, torch.float32)
-    num_classes = cls_logits.shape[-1] - 1
-    is_class = (targets.labels >= 0) & (targets.labels < num_classes)  # (B, T)
-    labels = targets.labels.clamp(0, num_classes - 1)
-    index = labels[None, :, None, :].expand(*cls_logits.shape[:3], -1)  # (L, B, Q, T)
+    index = targets.labels[None, :, None, :].expand(*cls_logits.shape[:3], -1)  # (L, B, Q, T)
     probability = cls_logits.to(dtype).softmax(-1).gather(-1, index)
     boxes, target_boxes = boxes.to(dtype), targets.boxes_cxcywh_norm.to(dtype)
     l1 = (boxes[..., :, None, :] - target_boxes[:, None, :, :]).abs().sum(-1)
     giou = pairwise_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))
-    cost = l1_weight * l1 - cls_weight * probability - giou_weight * giou
-    return cost.masked_fill(~is_class[None, :, None, :], torch.nan)
+    return l1_weight * l1 - cls_weight * probability - giou_weight * giou
 
 
 def _as_instances(logits: Tensor, boxes: Tensor, targets: Targets, image: int, img_meta: dict) -> tuple[InstanceData, InstanceData, dict]:
@@ -189,6 +185,7 @@ def _as_instances(logits: Tensor, boxes: Tensor, targets: Targets, image: int, i
 
 def assign_one_by_one(assigner: BaseAssigner, cls_logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict]) -> Pairs:
     """``assign_batch`` for a third-party assigner that has only mmdet's ``assign``; same arguments and result."""
+    targets.check_labels(img_metas)
     pairs = []
     for layer in range(len(cls_logits)):
         for image in range(cls_logits.shape[1]):
@@ -202,13 +199,7 @@ def assign_one_by_one(assigner: BaseAssigner, cls_logits: Tensor, boxes: Tensor,
 
 def _raise_fault(cls_logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict], layer: int, image: int) -> None:
     pred, gt, meta = _as_instances(cls_logits[layer, image], boxes[layer, image], targets, image, img_metas[image])
-    num_classes = cls_logits.shape[-1] - 1
-    bad_labels = gt.labels[(gt.labels < 0) | (gt.labels >= num_classes)]
-    if len(bad_labels):
-        raise ValueError(
-            f"Label {bad_labels[0].item()} of {_name(meta)} is not one of the head's {num_classes} classes (0 to "
-            f"{num_classes - 1}). Set bbox_head.num_classes and the data set's metainfo.classes to the same classes."
-        )
+    targets.check_labels(img_metas)
     raise FloatingPointError(_describe_fault(pred, gt, meta, layer))
 
 
@@ -217,12 +208,7 @@ def _describe_fault(pred: InstanceData, gt: InstanceData, img_meta: dict | None,
     bad = [name for name, tensor in tensors.items() if tensor is not None and not torch.isfinite(tensor).all()]
     where = '' if layer is None else f' in decoder layer {layer}'
     return (
-        f'The matching cost of {_name(img_meta)}{where} is not finite: NaN or infinity in {" and ".join(bad) or "a match cost"}. '
+        f'The matching cost of {image_name(img_meta)}{where} is not finite: NaN or infinity in {" and ".join(bad) or "a match cost"}. '
         'Nothing was matched. Usual causes: a learning rate that is too high, no gradient clipping, fp16 without loss scaling, '
         'a broken checkpoint or image.'
     )
-
-
-def _name(img_meta: dict | None) -> str:
-    img_meta = img_meta or {}
-    return f'image {img_meta.get("img_path") or img_meta.get("img_id", "(unknown)")}'

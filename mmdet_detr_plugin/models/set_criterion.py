@@ -25,7 +25,7 @@ def classification_loss(cls_logits: Tensor, pairs: Pairs, targets: Targets, clas
     num_classes = cls_logits.shape[-1] - 1
     classes = torch.full(cls_logits.shape[:3], num_classes, dtype=torch.long, device=cls_logits.device)
     classes[pairs.layer, pairs.image, pairs.query] = targets.labels[pairs.image, pairs.target]
-    log_probability = _at_least_float32(cls_logits).log_softmax(-1).gather(-1, classes[..., None])[..., 0]  # (L, B, Q)
+    log_probability = at_least_float32(cls_logits).log_softmax(-1).gather(-1, classes[..., None])[..., 0]  # (L, B, Q)
     weight = class_weight.to(log_probability.dtype)[classes]
     return -(weight * log_probability).sum((1, 2)), weight.sum((1, 2))
 
@@ -39,7 +39,7 @@ def box_losses(boxes_cxcywh_norm: Tensor, pairs: Pairs, targets: Targets) -> tup
     Returns:
         Two sums (L,); the official losses divide them by the number of objects averaged over ranks.
     """
-    boxes = _at_least_float32(boxes_cxcywh_norm)[pairs.layer, pairs.image, pairs.query]  # (P, 4)
+    boxes = at_least_float32(boxes_cxcywh_norm)[pairs.layer, pairs.image, pairs.query]  # (P, 4)
     target_boxes = targets.boxes_cxcywh_norm[pairs.image, pairs.target].to(boxes.dtype)
     l1 = (boxes - target_boxes).abs().sum(-1)
     giou = 1 - aligned_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))
@@ -47,5 +47,6 @@ def box_losses(boxes_cxcywh_norm: Tensor, pairs: Pairs, targets: Targets) -> tup
     return sums[:, 0], sums[:, 1]
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision to float32; float32 and float64 as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -17,36 +17,72 @@ class Targets:
 
     Attributes:
         labels: (B, T), class indices; 0 where padded.
-        boxes_cxcywh_norm: (B, T, 4), divided by each image's unpadded size; the whole image where padded.
+        boxes_cxcywh_norm: (B, T, 4), divided by each image's unpadded size; the whole image where padded, NaN where the label is no class.
         counts: objects of each image, on the host.
+        num_classes: K; labels run from 0 to K - 1.
+        given_labels: (B, T), the labels as they came; -1 where padded.
     """
 
     labels: Tensor
     boxes_cxcywh_norm: Tensor
     counts: tuple[int, ...]
+    num_classes: int
+    given_labels: Tensor
 
     @property
     def num_objects(self) -> int:
         return sum(self.counts)
 
+    def check_labels(self, img_metas: Sequence[dict]) -> None:
+        """Look at every label on the host.
 
-def collate_targets(batch_gt_instances: Sequence[InstanceData], batch_img_metas: Sequence[dict]) -> Targets:
+        Raises:
+            ValueError: for a label that is no class, naming it and its image.
+        """
+        for labels, count, meta in zip(self.given_labels.tolist(), self.counts, img_metas, strict=True):
+            if bad := [label for label in labels[:count] if not 0 <= label < self.num_classes]:
+                raise ValueError(
+                    f"Label {bad[0]} of {image_name(meta)} is not one of the head's {self.num_classes} classes (0 to "
+                    f"{self.num_classes - 1}). Set bbox_head.num_classes and the data set's metainfo.classes to the same classes."
+                )
+
+
+def collate_targets(
+    batch_gt_instances: Sequence[InstanceData], batch_img_metas: Sequence[dict], num_classes: int, defer_check: bool | None = None
+) -> Targets:
     """Pad ``gt_instances`` of a batch.
 
     Args:
         batch_gt_instances: with ``labels`` (T_i,) and ``bboxes`` (T_i, 4) in xyxy pixels, a tensor or one of mmdet's box types.
         batch_img_metas: with ``img_shape`` (height, width) of the image without padding.
+        num_classes: K of the head.
+        defer_check: do not look at the labels now; one that is no class gets a box of NaN, so that its costs are not finite and the fault
+            is found after the matching's one copy to the host. Default: only on a device, where looking would wait for it.
+
+    Raises:
+        ValueError: for a label that is no class, unless deferred.
     """
     boxes_norm = []
     for instances, meta in zip(batch_gt_instances, batch_img_metas, strict=True):
         boxes_abs = getattr(instances.bboxes, 'tensor', instances.bboxes)
         height, width = meta['img_shape'][:2]
         boxes_norm.append(boxes_abs.reshape(-1, 4) / boxes_abs.new_tensor([width, height, width, height]))
-    labels = pad_sequence([instances.labels for instances in batch_gt_instances], batch_first=True)
+    given = pad_sequence([instances.labels for instances in batch_gt_instances], batch_first=True, padding_value=-1)
     boxes_xyxy_norm = pad_sequence(boxes_norm, batch_first=True)
     counts = tuple(len(boxes) for boxes in boxes_norm)
-    if len(set(counts)) > 1:  # harmless boxes instead of (0, 0, 0, 0), so that no cost of a padded slot is 0 / 0
-        slots = torch.arange(labels.shape[1], device=labels.device)
-        padded = slots[None] >= torch.tensor(counts, device=labels.device)[:, None]  # (B, T)
-        boxes_xyxy_norm = torch.where(padded[..., None], boxes_xyxy_norm.new_tensor([0.0, 0.0, 1.0, 1.0]), boxes_xyxy_norm)
-    return Targets(labels, xyxy_to_cxcywh(boxes_xyxy_norm), counts)
+    slots = torch.arange(given.shape[1], device=given.device)
+    padded = slots[None] >= torch.tensor(counts, device=given.device)[:, None]  # (B, T)
+    is_class = (given >= 0) & (given < num_classes)
+    # harmless boxes instead of (0, 0, 0, 0), so that no cost of a padded slot is 0 / 0
+    boxes_xyxy_norm = torch.where(padded[..., None], boxes_xyxy_norm.new_tensor([0.0, 0.0, 1.0, 1.0]), boxes_xyxy_norm)
+    boxes_xyxy_norm = boxes_xyxy_norm.masked_fill((~is_class & ~padded)[..., None], torch.nan)
+    targets = Targets(given.clamp(0, num_classes - 1), xyxy_to_cxcywh(boxes_xyxy_norm), counts, num_classes, given)
+    if not (given.device.type != 'cpu' if defer_check is None else defer_check):
+        targets.check_labels(batch_img_metas)
+    return targets
+
+
+def image_name(img_meta: dict | None) -> str:
+    """How messages call an image: by path, or by id."""
+    img_meta = img_meta or {}
+    return f'image {img_meta.get("img_path") or img_meta.get("img_id", "(unknown)")}'

@@ -38,6 +38,19 @@ def test_saved_file_loads_safely_and_restores_history(tmp_path):
     assert loaded['meta'] == dict(seed=3, shape=(2, 3)) and type(loaded['meta']['seed']) is int
 
 
+def test_history_on_a_device_is_brought_to_the_host():
+    """mmengine resumes with all tensors on the GPU, where numpy cannot read them."""
+
+    class OnDevice:
+        def cpu(self):
+            return torch.tensor([1.0, 2.0])
+
+    history = dict(log_history=OnDevice(), count_history=OnDevice(), max_length=5)
+    checkpoint = dict(message_hub=dict(log_scalars=dict(x=history)))
+    PlainCheckpointHook().after_load_checkpoint(None, checkpoint)
+    assert checkpoint['message_hub']['log_scalars']['x'].current() == 2.0
+
+
 def test_checkpoint_of_another_origin_is_left_alone():
     checkpoint = dict(state_dict=dict(w=torch.ones(1)))
     PlainCheckpointHook().after_load_checkpoint(None, checkpoint)

@@ -263,3 +263,17 @@ def test_wrong_config_is_refused_with_what_to_do(change, message):
 def test_wrong_backbone_channels_are_named():
     with pytest.raises(ValueError, match='expects 99 input channels, the backbone gives 512; set model.neck.in_channels=512'):
         build(detr_config(neck=dict(in_channels=99))).loss(**make_batch(SHAPES, [1, 1]))
+
+
+def test_autocast_keeps_boxes_and_losses_in_float32():
+    model = build(detr_config(neck=dict(dropout=0.0))).eval()
+    expected_losses = model.loss(**make_batch(SHAPES, [4, 2]))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        logits, boxes = outputs_of(model, make_batch(SHAPES, [4, 2]))
+        losses = model.loss(**make_batch(SHAPES, [4, 2]))
+        predicted = model.predict(**make_batch(SHAPES, [4, 2]))[0].pred_instances
+    assert logits.dtype == torch.bfloat16 and boxes.dtype == predicted.bboxes.dtype == predicted.scores.dtype == torch.float32
+    assert boxes.unique().numel() > 0.9 * boxes.numel()  # bfloat16 has 8 bits: values would coincide
+    for name, value in losses.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, expected_losses[name], rtol=0.1, atol=0.1)

@@ -1,6 +1,7 @@
 """The assigner's two contracts, its place in mmdet's models, and its messages."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def problem(counts=(5, 0, 12), num_layers=3, num_queries=20, num_classes=7):
     gts = [random_gt(count, meta['img_shape'], num_classes) for count, meta in zip(counts, metas)]
     logits = torch.randn(num_layers, len(counts), num_queries, num_classes + 1)
     boxes = torch.rand(num_layers, len(counts), num_queries, 4) * 0.8 + 0.1
-    return logits, boxes, collate_targets(gts, metas), metas
+    return logits, boxes, collate_targets(gts, metas, num_classes), metas
 
 
 def as_set(pairs: Pairs):
@@ -74,7 +75,13 @@ def test_batch_order_permutes_the_pairs():
     logits, boxes, targets, metas = problem(counts=(5, 3, 12))
     pairs = as_set(assigner().assign_batch(logits, boxes, targets, metas))
     order = [2, 0, 1]
-    shuffled = type(targets)(targets.labels[order], targets.boxes_cxcywh_norm[order], tuple(targets.counts[i] for i in order))
+    shuffled = replace(
+        targets,
+        labels=targets.labels[order],
+        boxes_cxcywh_norm=targets.boxes_cxcywh_norm[order],
+        counts=tuple(targets.counts[i] for i in order),
+        given_labels=targets.given_labels[order],
+    )
     permuted = assigner().assign_batch(logits[:, order], boxes[:, order], shuffled, [metas[i] for i in order])
     assert {(layer, order[image], query, target) for layer, image, query, target in as_set(permuted)} == pairs
 
@@ -102,11 +109,20 @@ def test_cost_that_is_not_finite_is_named_and_never_matched(which, name, bad):
 
 
 @pytest.mark.parametrize('label', [-1, 7, 255])
-def test_label_that_is_no_class_is_named(label):
-    logits, boxes, targets, metas = problem()
-    targets.labels[2, 3] = label
-    with pytest.raises(ValueError, match=f"Label {label} of image 2 is not one of the head's 7 classes"):
-        assigner().assign_batch(logits, boxes, targets, metas)
+@pytest.mark.parametrize('costs', [PAPER, FOCAL, PAPER[:1]], ids=['paper', 'focal', 'class'])
+def test_label_that_is_no_class_is_named(label, costs):
+    """At once on the host; on a device with the matching's own copy, whichever assigner does the matching."""
+    logits, boxes, _, metas = problem()
+    gts = [random_gt(count, meta['img_shape'], 7) for count, meta in zip((5, 0, 12), metas)]
+    gts[2].labels[3] = label
+    message = f"Label {label} of image 2 is not one of the head's 7 classes \\(0 to 6\\)"
+    with pytest.raises(ValueError, match=message):
+        collate_targets(gts, metas, 7)
+    deferred = collate_targets(gts, metas, 7, defer_check=True)
+    with pytest.raises(ValueError, match=message):
+        assigner(costs).assign_batch(logits, boxes, deferred, metas)
+    with pytest.raises(ValueError, match=message):
+        assign_one_by_one(TASK_UTILS.build(dict(type='mmdet.HungarianAssigner', match_costs=costs)), logits, boxes, deferred, metas)
 
 
 def test_empty_costs_are_refused():

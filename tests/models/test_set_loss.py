@@ -69,7 +69,7 @@ def test_matching_equals_brute_force(shape):
     logits, boxes, gts, metas = random_problem(*shape)
     assigner = TASK_UTILS.build(dict(type='mmdet_detr_plugin.HungarianAssigner'))
     assigner._warned = True
-    pairs = assigner.assign_batch(logits, boxes, collate_targets(gts, metas), metas)
+    pairs = assigner.assign_batch(logits, boxes, collate_targets(gts, metas, shape[3]), metas)
     labels, target_boxes = reference_targets(gts, metas)
     for layer in range(len(logits)):
         for image in range(len(gts)):
@@ -163,3 +163,25 @@ def test_aux_loss_switch_leaves_only_the_last_layer():
     assert set(without) == {'loss_cls', 'loss_bbox', 'loss_iou'}
     for name, value in without.items():
         assert value == with_aux[name]
+
+
+def test_normalisation_is_averaged_over_ranks(monkeypatch):
+    """As if another rank had three times as many objects: box losses halve; the classification loss only on request."""
+    logits, boxes, gts, metas = random_problem(1, [2, 1], 5, 4, seed=4)
+    head = MODELS.build(dict(type='mmdet_detr_plugin.DETRHead', num_classes=4, embed_dims=8)).double()
+    alone = head.loss_by_feat(logits, boxes, gts, metas)
+    monkeypatch.setattr('mmdet_detr_plugin.models.detr_head.reduce_mean', lambda value: value * 2)
+    together = head.loss_by_feat(logits, boxes, gts, metas)
+    torch.testing.assert_close(together['loss_bbox'], alone['loss_bbox'] / 2)
+    torch.testing.assert_close(together['loss_iou'], alone['loss_iou'] / 2)
+    torch.testing.assert_close(together['loss_cls'], alone['loss_cls'])
+    head.sync_cls_avg_factor = True
+    torch.testing.assert_close(head.loss_by_feat(logits, boxes, gts, metas)['loss_cls'], alone['loss_cls'] / 2)
+
+
+def test_no_object_weight_of_zero_without_objects_is_no_fault():
+    head = MODELS.build(
+        dict(type='mmdet_detr_plugin.DETRHead', num_classes=4, embed_dims=8, loss_cls=dict(type='CrossEntropyLoss', bg_cls_weight=0.0))
+    ).double()
+    logits, boxes, gts, metas = random_problem(1, [0], 5, 4, seed=5)
+    assert head.loss_by_feat(logits, boxes, gts, metas)['loss_cls'] == 0

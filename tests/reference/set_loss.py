@@ -43,9 +43,7 @@ def brute_force_matching(cost: list[list[float]], num_queries: int, num_targets:
             {query: target for target, query in enumerate(queries)} for queries in itertools.permutations(range(num_queries), num_targets)
         )
     else:
-        options = (
-            dict(enumerate(targets)) for targets in itertools.permutations(range(num_targets), num_queries)
-        )
+        options = (dict(enumerate(targets)) for targets in itertools.permutations(range(num_targets), num_queries))
     return min(((sum(cost[q][t] for q, t in pairs.items()), pairs) for pairs in options), key=lambda option: option[0])
 
 

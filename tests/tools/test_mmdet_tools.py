@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import mmdet
@@ -27,6 +28,7 @@ def mmdet_tool(name: str, *args) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         timeout=300,
+        cwd=tempfile.gettempdir(),
     )
     assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout

@@ -1,7 +1,7 @@
 # 10 epochs for small data on one process: 200 iterations of warm-up and a drop for the last fifth, for every model of a comparison.
 _base_ = '../default_runtime.py'
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=10, val_interval=5)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=10, val_interval=10)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [

@@ -8,7 +8,7 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(type='MultiStepLR', begin=0, end=109, by_epoch=True, milestones=[101, 107], gamma=0.1),
+    dict(type='MultiStepLR', begin=0, end=109, by_epoch=True, milestones=[101, 106], gamma=0.1),
 ]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
 # 8 GPUs x 2 images; --auto-scale-lr adapts the rate to another batch size.

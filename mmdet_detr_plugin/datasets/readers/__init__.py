@@ -1,0 +1,45 @@
+"""Recognising a data set's layout and reading it. COCO JSON, Pascal VOC XML and YOLO text are known."""
+
+from pathlib import Path
+
+from ..records import DatasetRecords
+from . import coco, voc, yolo
+
+READERS = {'YOLO': yolo, 'COCO': coco, 'VOC': voc}
+LOOKED_FOR = (
+    'a YOLO data.yaml with "names" and "train", or classes.txt; COCO JSON files with "images", "annotations" and "categories" in the '
+    "folder, its annotations/ or a split's folder; Pascal VOC XML files in the folder, Annotations/ or annotations/"
+)
+
+
+def read_dataset(source: Path) -> DatasetRecords:
+    """Recognise the layout of a folder and read it.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
+        ValueError: when no layout fits, nothing usable is in it, or a file of the layout is broken; the message says what was looked for.
+    """
+    if not source.is_dir():
+        raise FileNotFoundError(f'{source} is not a folder')
+    for reader in READERS.values():
+        if found := reader.find(source):
+            records = reader.read(source, found)
+            break
+    else:
+        inner = [folder.name for folder in sorted(source.iterdir()) if folder.is_dir() and any(r.find(folder) for r in READERS.values())]
+        hint = f' Did you mean {source / inner[0]}?' if inner else ''
+        raise ValueError(f'{source} has no layout known here. Looked for: {LOOKED_FOR}.{hint}')
+    if not any(image.boxes for image in records.images):
+        notes = '; '.join(f'{reason}: {len(where)}, for instance {where[0]}' for reason, where in records.notes.items())
+        raise ValueError(f'{source} looks like {records.layout}, but no image with an object could be used. {notes or "It is empty."}')
+    _note_shared_images(records)
+    return records
+
+
+def _note_shared_images(records: DatasetRecords) -> None:
+    splits: dict[Path, set] = {}
+    for image in records.images:
+        splits.setdefault(image.path, set()).add(image.split)
+    for path, names in splits.items():
+        if len(names) > 1:
+            records.note('image in several splits (kept, but validation then sees training images)', path)

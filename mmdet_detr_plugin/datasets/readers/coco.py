@@ -1,0 +1,112 @@
+"""COCO detection JSON: one file a split, or one for all."""
+
+import json
+from pathlib import Path
+
+from ..records import Box, DatasetRecords, leaves, read_text, split_of
+
+OTHER_TASKS = ('person_keypoints', 'captions', 'panoptic', 'stuff', 'image_info')
+CONVERTED = 'mmdet_detr_plugin.converted'  # info.format of what this package wrote
+
+
+def find(source: Path) -> list[Path]:
+    """Detection JSON files, by their beginning where that is enough to rule them out."""
+    candidates = sorted(
+        (*source.glob('*.json'), *source.glob('annotations/*.json'), *source.glob('*/*.json'), *source.glob('*/annotations/*.json'))
+    )
+    files = [path for path in dict.fromkeys(candidates) if not path.stem.startswith(OTHER_TASKS) and _is_detection(path)]
+    instances = [path for path in files if path.stem.startswith('instances_')]
+    return instances or files
+
+
+def _is_detection(path: Path) -> bool:
+    try:
+        content = json.loads(read_text(path))
+    except ValueError:
+        return False
+    return (
+        isinstance(content, dict)
+        and all(isinstance(content.get(key), list) for key in ('images', 'annotations', 'categories'))
+        and (
+            not any('segments_info' in item for item in content['annotations'][:1] if isinstance(item, dict))
+            and (content.get('info') or {}).get('format') != CONVERTED
+        )
+    )
+
+
+def read(source: Path, files: list[Path]) -> DatasetRecords:
+    records = DatasetRecords('COCO', [])
+    listed_in: dict[Path, Path] = {}
+    for path in files:
+        content = json.loads(read_text(path))
+        try:
+            names = {category['id']: str(category['name']) for category in content['categories']}
+            images = {image['id']: image for image in content['images']}
+            by_image: dict = {}
+            for annotation in content['annotations']:
+                by_image.setdefault(annotation['image_id'], []).append(annotation)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f'{path}: expected images with "id", categories with "id" and "name", annotations with "image_id"; got {error!r}'
+            ) from error
+        used = {annotation.get('category_id') for annotations in by_image.values() for annotation in annotations}
+        parents = {category.get('supercategory') for category in content['categories']}
+        for category_id, name in names.items():
+            if category_id not in used and name in parents and len(names) > 1:
+                records.note('category that only groups others (dropped)', f'{path.name}: {name}')
+            elif name not in records.classes:
+                records.classes.append(name)
+        for image_id in sorted(set(by_image) - set(images), key=str):
+            records.note('annotation of an image that is not listed', f'{path.name}: image_id {image_id}')
+        split = split_of(path.stem) or split_of(path.parent.name) or split_of(path.parent.parent.name)
+        for image_id, image in images.items():
+            _add(records, source, path, image, names, by_image.get(image_id, []), split, listed_in)
+    return records
+
+
+def _add(records, source: Path, path: Path, image: dict, names: dict, annotations: list[dict], split: str | None, listed_in: dict) -> None:
+    file_name = str(image.get('file_name', '')).replace('\\', '/')
+    if not file_name or leaves(file_name):
+        return records.note('file_name is empty or points outside of the data set', f'{path.name}: {file_name!r}')
+    image_path = _image_path(source, path, file_name, split)
+    other = listed_in.setdefault(image_path, path)
+    if other != path:
+        raise ValueError(
+            f'{image_path} is listed in {other} and in {path}. Expected every image once; move the file that is not meant (an older or a '
+            'combined one) out of the folder.'
+        )
+    size = image.get('width'), image.get('height')
+    records.add_image(image_path, lambda w, h: _boxes(records, path, names, annotations), split, size if all(size) else None)
+
+
+def _image_path(source: Path, json_path: Path, file_name: str, split: str | None) -> Path:
+    """The usual places of a split's images; the first is the one named in messages when there is none."""
+    stem = json_path.stem.removeprefix('instances_')
+    folders = [
+        source / stem,
+        source,
+        source / 'images',
+        source / 'images' / stem,
+        source / 'data',
+        json_path.parent,
+        json_path.parent / 'images',
+    ]
+    aliases = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}.get(split, ())
+    folders += [source / folder / alias for alias in aliases for folder in ('.', 'images')]
+    folders.append(json_path.parent.parent / 'images')
+    return next((folder / file_name for folder in folders if (folder / file_name).is_file()), folders[0] / file_name)
+
+
+def _boxes(records: DatasetRecords, path: Path, names: dict, annotations: list[dict]) -> list[Box]:
+    boxes = []
+    for annotation in annotations:
+        where = f'{path.name}: annotation {annotation.get("id")}'
+        box, area = annotation.get('bbox'), annotation.get('area')
+        if not (isinstance(box, list) and len(box) == 4 and all(isinstance(value, (int, float)) for value in box)):
+            records.note('annotation without a box of four numbers', where)
+        elif annotation.get('category_id') not in names:
+            records.note('category_id is not among the categories', f'{where}: {annotation.get("category_id")}')
+        else:
+            area = area if isinstance(area, (int, float)) and area > 0 else None
+            boxes.append(Box(names[annotation['category_id']], *box, is_crowd=bool(annotation.get('iscrowd')), area=area))
+    return boxes

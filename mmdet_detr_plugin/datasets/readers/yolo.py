@@ -1,0 +1,125 @@
+"""YOLO: a data.yaml (or classes.txt) and one text file of ``class cx cy w h`` lines an image."""
+
+from pathlib import Path
+
+import yaml
+
+from ..records import Box, DatasetRecords, image_files, read_text
+
+BAD_LINE = 'line is not "class cx cy w h"'
+
+
+def find(source: Path) -> Path | None:
+    """The file that describes the data set."""
+    for path in sorted((*source.glob('*.yaml'), *source.glob('*.yml'))):
+        text = read_text(path)
+        if 'names' in text and 'train' in text:
+            content = _load(path)
+            if isinstance(content, dict) and 'names' in content and 'train' in content:
+                return path
+    return next((path for name in ('classes.txt', 'obj.names') if (path := source / name).is_file()), None)
+
+
+def read(source: Path, description: Path) -> DatasetRecords:
+    if description.suffix in ('.yaml', '.yml'):
+        content = _load(description)
+        names = _names(content['names'], description)
+    else:
+        content = {'train': '.'}
+        names = {index: line.strip() for index, line in enumerate(read_text(description).splitlines()) if line.strip()}
+    records = DatasetRecords('YOLO', list(dict.fromkeys(names[index] for index in sorted(names))))
+    has_keypoints = 'kpt_shape' in content
+    for key, split in (('train', 'train'), ('val', 'val'), ('valid', 'val'), ('test', 'test')):
+        entries = content.get(key) or []
+        for entry in entries if isinstance(entries, list) else [entries]:
+            paths = _image_paths(source, content, entry, description)
+            if paths is None:
+                if split != 'test':
+                    raise ValueError(f'{description} names {entry!r} for {key}, which is neither a folder nor a list of images in {source}')
+                records.note('split that is not there', f'{key}: {entry}')
+                continue
+            for path in paths:
+                records.add_image(path, _reader(records, source, path, names, has_keypoints), split)
+    return records
+
+
+def _load(path: Path):
+    try:
+        return yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise ValueError(f'{path} is not valid YAML: {error}') from error
+
+
+def _names(names, path: Path) -> dict[int, str]:
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not all(isinstance(key, int) and isinstance(value, (str, int)) for key, value in names.items()):
+        raise ValueError(f'"names" in {path} must be a list of names, or numbers with names, got {names!r:.200}')
+    if any(isinstance(value, bool) for value in names.values()):
+        raise ValueError(f'"names" in {path} has words that YAML reads as true or false (on, off, yes, no); put them in quotes')
+    return {key: str(value) for key, value in names.items()}
+
+
+def _image_paths(source: Path, content: dict, entry, description: Path) -> list[Path] | None:
+    """Images of a split: of a folder, or listed in a text file. None when it is not there.
+
+    ``path`` is relative to wherever training was started in some tools, to the yaml in others, and often another machine's; so what lies
+    inside of the data set comes first, by ever shorter ends of the entry.
+    """
+    parts = [part for part in Path(str(entry)).parts if part not in ('..', '.', '/')]
+    base = source / str(content.get('path') or '.')
+    for place in (*(source.joinpath(*parts[i:]) for i in range(max(len(parts), 1))), base / str(entry), description.parent / str(entry)):
+        if place.is_file() and place.suffix == '.txt':
+            lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
+            return [next((p for p in (place.parent / line, base / line, source / line) if p.is_file()), source / line) for line in lines]
+        if place.is_dir() and (parts or place == source):
+            return list(image_files(place))
+    return None
+
+
+def _label_file(source: Path, image: Path) -> Path | None:
+    """Beside ``images/`` in ``labels/``, or beside the image itself."""
+    inside = image.is_relative_to(source)
+    parts = list(image.relative_to(source).parts if inside else image.parts)
+    at = max((i for i, part in enumerate(parts[:-1]) if part == 'images'), default=None)
+    candidates = [image.with_suffix('.txt')]
+    if at is not None:
+        parts[at] = 'labels'
+        candidates.insert(0, (source.joinpath(*parts) if inside else Path(*parts)).with_suffix('.txt'))
+    else:
+        candidates.append(source / 'labels' / image.with_suffix('.txt').name)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _reader(records: DatasetRecords, source: Path, image: Path, names: dict[int, str], has_keypoints: bool):
+    def boxes_of(width: int, height: int) -> list[Box]:
+        label_file = _label_file(source, image)
+        if label_file is None:
+            records.note('no label file (kept as an image without objects)', image)
+            return []
+        boxes = []
+        for number, line in enumerate(read_text(label_file).splitlines(), start=1):
+            if line.strip():
+                box = _parse(records, line.split(), names, has_keypoints, width, height, f'{label_file}:{number}')
+                boxes += [box] if box else []
+        return boxes
+
+    return boxes_of
+
+
+def _parse(records, values: list[str], names: dict[int, str], has_keypoints: bool, width: int, height: int, where: str) -> Box | None:
+    try:
+        index, numbers = int(float(values[0])), [float(value) for value in values[1:]]
+    except (ValueError, OverflowError):
+        return records.note(BAD_LINE, f'{where}: {" ".join(values):.60}')
+    if has_keypoints:
+        numbers = numbers[:4]
+    if len(numbers) >= 6 and len(numbers) % 2 == 0:  # a polygon: its bounding box
+        xs, ys = numbers[0::2], numbers[1::2]
+        numbers = [(min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, max(xs) - min(xs), max(ys) - min(ys)]
+    if len(numbers) not in (4, 5):  # a fifth is a confidence
+        return records.note(BAD_LINE, f'{where}: {" ".join(values):.60}')
+    if index not in names:
+        return records.note('class number is not in names', f'{where}: {index}')
+    cx, cy, w, h = (value * side for value, side in zip(numbers, (width, height, width, height)))
+    return Box(names[index], cx - w / 2, cy - h / 2, w, h)

@@ -1,0 +1,140 @@
+"""The one form that data sets of every layout are read into."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+EXIF_ORIENTATION, EXIF_TURNED = 274, (5, 6, 7, 8)  # turned by 90 degrees: width and height change places
+SPLIT_NAMES = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test'}
+
+
+@dataclass
+class Box:
+    """One object, in pixels of the image as it is shown (EXIF rotation applied).
+
+    Attributes:
+        is_crowd: a region that is neither an object nor background; not trained on, ignored in evaluation.
+        area: of the object's mask where the source gives one; otherwise the box's.
+    """
+
+    class_name: str
+    x: float
+    y: float
+    w: float
+    h: float
+    is_crowd: bool = False
+    area: float | None = None
+
+
+@dataclass
+class ImageRecord:
+    """One image with its objects; ``split`` is 'train', 'val' or 'test', or None when the data set does not say."""
+
+    path: Path
+    width: int
+    height: int
+    boxes: list[Box]
+    split: str | None = None
+
+
+@dataclass
+class DatasetRecords:
+    """What was read from a folder.
+
+    Attributes:
+        layout: 'COCO', 'VOC' or 'YOLO'.
+        classes: names in the order of the source.
+        notes: what was left out or changed, and why -> where.
+    """
+
+    layout: str
+    classes: list[str]
+    images: list[ImageRecord] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def note(self, reason: str, where: object) -> None:
+        self.notes.setdefault(reason, []).append(str(where))
+
+    def class_counts(self, split: str | None = None) -> Counter:
+        return Counter(box.class_name for image in self.images if split in (None, image.split) for box in image.boxes)
+
+    def add_image(self, path: Path, boxes_of, split: str | None, stated_size: tuple[int, int] | None = None) -> None:
+        """Measure an image and add it, or note why it is left out.
+
+        Args:
+            boxes_of: called with (width, height); returns the boxes, not yet clipped.
+            stated_size: (width, height) that the annotation claims; a file of another size has other coordinates.
+        """
+        if not path.is_file():
+            return self.note('image file missing', path)
+        try:
+            width, height = image_size(path)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return self.note('image not readable', f'{path} ({error})')
+        if stated_size and stated_size != (width, height):
+            stated = 'x'.join(map(str, stated_size))
+            return self.note('size in the annotation differs from the image (left out)', f'{path}: {stated}, it is {width}x{height}')
+        boxes = [kept for box in boxes_of(width, height) if (kept := self._clipped(box, width, height, path))]
+        self.images.append(ImageRecord(path, width, height, boxes, split))
+
+    def _clipped(self, box: Box, width: int, height: int, path: Path) -> Box | None:
+        """The part of a box inside its image, if at least one pixel is left."""
+        x0, y0 = max(box.x, 0.0), max(box.y, 0.0)
+        x1, y1 = min(box.x + box.w, width), min(box.y + box.h, height)
+        where = f'{path.name}: {box.class_name} {box.x:g} {box.y:g} {box.w:g} {box.h:g}'
+        if not (x1 - x0 >= 1 and y1 - y0 >= 1):  # also catches NaN
+            self.note('box smaller than a pixel, outside its image, or not a number', where)
+            return None
+        if max(x0 - box.x, y0 - box.y, box.x + box.w - x1, box.y + box.h - y1) > 1:
+            self.note('box clipped to its image (kept)', where)
+        area = None if box.area is None else min(box.area, (x1 - x0) * (y1 - y0))
+        return Box(box.class_name, x0, y0, x1 - x0, y1 - y0, box.is_crowd, area)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) as OpenCV, and so mmdet, shows the image, from its header.
+
+    Raises:
+        OSError: when it cannot be read as an image.
+    """
+    with Image.open(path) as image:
+        turned = False
+        if exif_bytes := image.info.get('exif'):  # getexif() would decode a whole PNG, and knows rotations that OpenCV ignores
+            exif = Image.Exif()
+            exif.load(exif_bytes)
+            turned = exif.get(EXIF_ORIENTATION) in EXIF_TURNED
+        return image.size[::-1] if turned else image.size
+
+
+def split_of(*names: str) -> str | None:
+    """'train', 'val' or 'test' if a name says so: ``instances_train2017`` and ``valid`` do."""
+    parts = [part.rstrip('0123456789') for name in names for part in name.lower().replace('-', '_').split('_')]
+    return next((SPLIT_NAMES[part] for part in parts if part in SPLIT_NAMES), None)
+
+
+def image_files(folder: Path) -> Iterator[Path]:
+    """All images below a folder in a fixed order; links are followed, hidden folders are not entered."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        real = os.path.realpath(place)
+        if real in seen:
+            folders[:] = []
+            continue
+        seen.add(real)
+        yield from (Path(place) / name for name in sorted(names) if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.'))
+
+
+def read_text(path: Path) -> str:
+    """Text of an annotation file, with or without a byte order mark."""
+    return path.read_text(encoding='utf-8-sig', errors='replace')
+
+
+def leaves(name: str) -> bool:
+    """Whether a relative file name points outside of its folder."""
+    return os.path.isabs(name) or os.path.normpath(name).startswith('..')
