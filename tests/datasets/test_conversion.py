@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from mmdet_detr_plugin.datasets.conversion import config_for_dataset, with_splits, write_coco
-from mmdet_detr_plugin.datasets.recognition import read_dataset
+from mmdet_detr_plugin.datasets.conversion import check_class_name, config_for_dataset, with_splits, write_coco
+from mmdet_detr_plugin.datasets.readers import read_dataset
 
 from ..conftest import ROOT
 
@@ -66,7 +67,7 @@ def make_yolo(root, yaml='names: [cat, dog]\ntrain: images\n'):
 def test_three_layouts_give_the_same_boxes(tmp_path, layout, make):
     make(tmp_path)
     records = read_dataset(tmp_path)
-    assert records.layout == layout and records.classes == ['cat', 'dog'] and not records.skipped
+    assert records.layout == layout and records.classes == ['cat', 'dog'] and not records.notes
     found = {image.path.name: [(box.class_name, box.x, box.y, box.w, box.h) for box in image.boxes] for image in records.images}
     assert found.keys() == OBJECTS.keys()
     for name, items in OBJECTS.items():
@@ -84,20 +85,11 @@ def test_written_json_is_read_back_and_trains_any_config(tmp_path, make):
     assert (tmp_path / 'out' / content['info']['image_root'] / image['file_name']).is_file()
     for name in ('detr/detr_r18_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r18_fpn_8xb2-1x_coco.py', 'shapes/detr_r18_1xb8-10e_shapes.py'):
         path = tmp_path / 'out' / 'config.py'
-        path.write_text(
-            config_for_dataset(
-                ROOT / 'configs' / name,
-                ['cat', 'dog'],
-                tmp_path / 'out',
-                tmp_path / 'src',
-                'annotations/train.json',
-                'annotations/val.json',
-            )
-        )
+        path.write_text(config_for_dataset(ROOT / 'configs' / name, tmp_path / 'out'))
         cfg = Config.fromfile(path)
         head = cfg.model.get('bbox_head') or cfg.model.roi_head.bbox_head
         assert head.num_classes == 2 and cfg.train_dataloader.dataset.metainfo.classes == ('cat', 'dog')
-        assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == str(tmp_path / 'out/annotations/val.json')
+        assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == str(tmp_path.resolve() / 'out/annotations/val.json')
         from mmdet.registry import DATASETS
 
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
@@ -107,6 +99,7 @@ def test_written_json_is_read_back_and_trains_any_config(tmp_path, make):
 def test_split_is_random_by_seed_and_complete(tmp_path):
     make_images(tmp_path / 'images', [f'{i}.png' for i in range(20)])
     (tmp_path / 'labels').mkdir()
+    (tmp_path / 'labels/0.txt').write_text('0 0.5 0.5 0.5 0.5')
     (tmp_path / 'data.yaml').write_text('names: {0: cat}\ntrain: images\n')
     records = read_dataset(tmp_path)
     splits = [[image.path.name for image in with_splits(records, 0.25, seed).images if image.split == 'val'] for seed in (0, 0, 1)]
@@ -131,7 +124,7 @@ def test_everything_left_out_is_reported(tmp_path):
     (tmp_path / 'images/broken.png').write_bytes(b'nonsense')
     make_images(tmp_path / 'images', ['unlabelled.png'])
     records = read_dataset(tmp_path)
-    assert {reason: len(items) for reason, items in records.skipped.items()} == {
+    assert {reason: len(items) for reason, items in records.notes.items()} == {
         'class number is not in names': 1,
         'line is not "class cx cy w h"': 1,
         'box smaller than a pixel, outside its image, or not a number': 3,
@@ -159,7 +152,7 @@ def test_entities_in_xml_are_refused(tmp_path):
     make_voc(tmp_path)
     (tmp_path / 'Annotations/a.xml').write_text('<!DOCTYPE x [<!ENTITY a "aaaa">]><annotation><filename>a.png</filename></annotation>')
     records = read_dataset(tmp_path)
-    assert 'XML with a document type or entities is refused' in records.skipped and len(records.images) == 1
+    assert 'XML in UTF-16, with a document type or with entities is refused' in records.notes and len(records.images) == 1
 
 
 def test_file_names_cannot_leave_the_folder(tmp_path):
@@ -183,7 +176,7 @@ def test_unknown_layout_says_what_was_looked_for(tmp_path):
     [
         ('names: cat\ntrain: images\n', '"names" in .* must be a list'),
         ('names: [cat\ntrain: images', 'is not valid YAML'),
-        ('names: [cat]\ntrain: pictures\n', "names the folder 'pictures', which is not there"),
+        ('names: [cat]\ntrain: pictures\n', "names 'pictures' for train, which is neither"),
         ('names: [!!python/object/apply:os.system ["touch hacked"]]\ntrain: images', 'is not valid YAML'),
     ],
 )
@@ -201,8 +194,9 @@ def test_command_line_reports_counts_and_fails_without_a_trace(tmp_path):
         text=True,
         check=True,
     )
-    assert 'VOC data set with 2 classes' in done.stdout and 'nothing was skipped' in done.stdout
-    failed = subprocess.run([sys.executable, ROOT / 'tools/convert_dataset.py', tmp_path], capture_output=True, text=True)
+    assert 'VOC data set with 2 classes' in done.stdout and 'nothing was left out or changed' in done.stdout
+    (tmp_path / 'empty').mkdir()
+    failed = subprocess.run([sys.executable, ROOT / 'tools/convert_dataset.py', tmp_path / 'empty'], capture_output=True, text=True)
     assert failed.returncode == 1 and failed.stderr.startswith('error:') and 'Traceback' not in failed.stderr
 
 
@@ -213,3 +207,161 @@ def test_real_voc_and_yolo_folders(shared_data, tmp_path):
     coco128 = read_dataset(shared_data / 'coco128')
     assert coco128.layout == 'YOLO' and len(coco128.classes) == 80 and coco128.class_counts('train')['person'] == 254
     assert [sum(image.split == split for image in coco128.images) for split in ('train', 'val')] == [128, 128]
+
+
+def test_files_of_others_are_never_replaced(tmp_path):
+    make_coco(tmp_path / 'src')
+    (tmp_path / 'src/annotations').mkdir()
+    (tmp_path / 'src/labels.json').rename(tmp_path / 'src/annotations/train.json')
+    before = (tmp_path / 'src/annotations/train.json').read_bytes()
+    records = with_splits(read_dataset(tmp_path / 'src'))
+    with pytest.raises(ValueError, match=r'annotations/train.json was not written by this tool .*--out'):
+        write_coco(records, tmp_path / 'src', tmp_path / 'src')
+    assert (tmp_path / 'src/annotations/train.json').read_bytes() == before
+    write_coco(records, tmp_path / 'out', tmp_path / 'src')
+    write_coco(records, tmp_path / 'out', tmp_path / 'src')  # its own files are replaced
+
+
+def test_class_names_cannot_run_code(tmp_path):
+    """mmengine evaluates double braces in the text of a config."""
+    for name in ("{{$NOPE:.*\\}}', __import__('os').mkdir('attacked'), ('", '{{ fileDirname }}', 'two\nlines'):
+        make_yolo(tmp_path / str(hash(name)), f'names: [{json.dumps(name)}, dog]\ntrain: images\n')
+        records = with_splits(read_dataset(tmp_path / str(hash(name))))
+        with pytest.raises(ValueError, match='double braces or control characters'):
+            write_coco(records, tmp_path / 'out', tmp_path / str(hash(name)))
+    for name in ("it's {one} brace", 'naïve "quoted" 猫', 'a\\b'):
+        check_class_name(name)
+        make_yolo(tmp_path / str(hash(name)), f'names: [{json.dumps(name)}, dog]\ntrain: images\n')
+        write_coco(with_splits(read_dataset(tmp_path / str(hash(name)))), tmp_path / 'out', tmp_path / str(hash(name)))
+        (tmp_path / 'config.py').write_text(config_for_dataset(ROOT / 'configs/detr/detr_r18_8xb2-1x_coco.py', tmp_path / 'out'))
+        assert Config.fromfile(tmp_path / 'config.py').metainfo.classes == (name, 'dog')
+
+
+def test_links_are_followed(tmp_path):
+    make_yolo(tmp_path / 'src')
+    (tmp_path / 'src/images').rename(tmp_path / 'elsewhere')
+    (tmp_path / 'src/images').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'disk/deep').mkdir(parents=True)
+    (tmp_path / 'data').symlink_to(tmp_path / 'disk/deep')
+    write_coco(with_splits(read_dataset(tmp_path / 'src')), tmp_path / 'data/mine', tmp_path / 'src')
+    (tmp_path / 'config.py').write_text(config_for_dataset(ROOT / 'configs/detr/detr_r18_8xb2-1x_coco.py', tmp_path / 'data/mine'))
+    dataset = Config.fromfile(tmp_path / 'config.py').train_dataloader.dataset
+    content = json.loads((tmp_path / 'data/mine/annotations/train.json').read_text())
+    assert (Path(dataset.data_prefix.img) / content['images'][0]['file_name']).is_file()
+
+
+def test_voc_lists_restrict_and_difficult_objects_are_ignored_regions(tmp_path):
+    make_voc(tmp_path)
+    (tmp_path / 'ImageSets/Main').mkdir(parents=True)
+    (tmp_path / 'ImageSets/Main/trainval.txt').write_text('a\n')
+    text = (tmp_path / 'Annotations/a.xml').read_text()
+    (tmp_path / 'Annotations/a.xml').write_text(text.replace('<name>dog</name>', '<name>dog</name><difficult>1</difficult>'))
+    records = read_dataset(tmp_path)
+    assert [image.path.name for image in records.images] == ['a.png']
+    assert [box.is_crowd for box in records.images[0].boxes] == [False, True]
+    assert {'not listed in ImageSets/Main (left out)', 'difficult object (kept as a region to ignore, as VOC evaluates it)'} == set(
+        records.notes
+    )
+
+
+def test_one_split_alone_is_divided(tmp_path):
+    make_coco(tmp_path)
+    (tmp_path / 'labels.json').rename(tmp_path / 'coco_test.json')
+    assert {image.split for image in with_splits(read_dataset(tmp_path)).images} == {'train', 'val'}
+
+
+@pytest.mark.parametrize(
+    'yaml, lists',
+    [
+        ('names: [cat, dog]\ntrain: train.txt\nval: val.txt\n', {'train.txt': 'images/a.png', 'val.txt': './images/b.png'}),
+        ('names: [cat, dog]\ntrain: /content/project/images\ntest: ../test/images\n', {}),
+        ('path: ../datasets/mine\nnames: [cat, dog]\ntrain: ../images\n', {}),
+    ],
+)
+def test_everyday_yolo_exports_are_found(tmp_path, yaml, lists):
+    make_yolo(tmp_path, yaml)
+    for name, line in lists.items():
+        (tmp_path / name).write_text(line + '\n')
+    records = read_dataset(tmp_path)
+    assert len(records.images) == 2 and sum(records.class_counts().values()) == 3
+    assert {image.split for image in records.images} == ({'train', 'val'} if lists else {'train'})
+
+
+def test_keypoints_are_not_polygons_and_polygons_become_boxes(tmp_path):
+    make_yolo(tmp_path)
+    keypoints = ' '.join(['0.9 0.9'] * 6)
+    (tmp_path / 'labels/a.txt').write_text(f'0 0.5 0.5 0.2 0.2 {keypoints}')
+    (tmp_path / 'labels/b.txt').write_text('1 0.1 0.1 0.5 0.1 0.5 0.6')
+    (tmp_path / 'data.yaml').write_text('names: [cat, dog]\ntrain: images\nkpt_shape: [6, 2]\n')
+    box = read_dataset(tmp_path).images[0].boxes[0]
+    assert (box.x, box.y, box.w, box.h) == pytest.approx((40, 32, 20, 16))
+    (tmp_path / 'data.yaml').write_text('names: [cat, dog]\ntrain: images\n')
+    box = read_dataset(tmp_path).images[1].boxes[0]
+    assert (box.x, box.y, box.w, box.h) == pytest.approx((10, 8, 40, 40))
+
+
+def test_an_image_in_two_coco_files_is_refused_and_other_tasks_are_left_alone(tmp_path):
+    make_coco(tmp_path)
+    (tmp_path / 'annotations').mkdir()
+    for name in ('person_keypoints_val2017', 'captions_val2017', 'instances_val2017'):
+        (tmp_path / f'annotations/{name}.json').write_text((tmp_path / 'labels.json').read_text())
+    (tmp_path / '.vscode.json').write_text('// not JSON')
+    (tmp_path / 'labels.json').unlink()
+    assert len(read_dataset(tmp_path).images) == 2
+    (tmp_path / 'annotations/instances_all.json').write_text((tmp_path / 'annotations/instances_val2017.json').read_text())
+    with pytest.raises(ValueError, match=r'a.png is listed in .*instances_all.json and in .*instances_val2017.json'):
+        read_dataset(tmp_path)
+
+
+def test_coco_facts_survive(tmp_path):
+    make_coco(tmp_path)
+    content = json.loads((tmp_path / 'labels.json').read_text())
+    content['annotations'][0].update(area=77.5)
+    content['annotations'][1].update(iscrowd=1)
+    content['categories'].insert(0, dict(id=0, name='pets'))
+    for category in content['categories'][1:]:
+        category['supercategory'] = 'pets'
+    (tmp_path / 'labels.json').write_text('\ufeff' + json.dumps(content))  # with a byte order mark
+    records = read_dataset(tmp_path)
+    assert records.classes == ['cat', 'dog'] and 'category that only groups others (dropped)' in records.notes
+    files = write_coco(with_splits(records), tmp_path / 'out', tmp_path)
+    written = [item for path in files for item in json.loads(path.read_text())['annotations']]
+    assert sorted((item['area'], item['iscrowd']) for item in written)[-1] == (77.5, 0)
+    assert sum(item['iscrowd'] for item in written) == 1
+
+
+def test_image_of_another_size_than_annotated_is_left_out(tmp_path):
+    make_coco(tmp_path)
+    make_images(tmp_path / 'images', ['a.png'])
+    cv2.imwrite(str(tmp_path / 'images/a.png'), np.zeros((50, 50, 3), np.uint8))
+    records = read_dataset(tmp_path)
+    assert [image.path.name for image in records.images] == ['b.png']
+    assert '100x80, it is 50x50' in records.notes['size in the annotation differs from the image (left out)'][0]
+
+
+def test_data_set_without_any_object_is_refused(tmp_path):
+    make_yolo(tmp_path)
+    for path in (tmp_path / 'labels').iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match='no image with an object could be used. no label file .*: 2'):
+        read_dataset(tmp_path)
+
+
+def test_test_split_is_used_for_testing(tmp_path):
+    make_yolo(tmp_path / 'src', 'names: [cat, dog]\ntrain: train\nval: val\ntest: test\n')
+    for split in ('train', 'val', 'test'):
+        make_images(tmp_path / 'src' / split, ['a.png'])
+        (tmp_path / 'src' / split / 'a.txt').write_text('0 0.5 0.5 0.5 0.5')
+    write_coco(with_splits(read_dataset(tmp_path / 'src')), tmp_path / 'out', tmp_path / 'src')
+    (tmp_path / 'config.py').write_text(config_for_dataset(ROOT / 'configs/detr/detr_r18_8xb2-1x_coco.py', tmp_path / 'out'))
+    cfg = Config.fromfile(tmp_path / 'config.py')
+    assert cfg.test_evaluator.ann_file.endswith('annotations/test.json') and cfg.val_evaluator.ann_file.endswith('annotations/val.json')
+    assert cfg.test_dataloader.dataset.ann_file == 'annotations/test.json'
+
+
+def test_every_head_of_a_cascade_gets_the_class_count(tmp_path):
+    make_yolo(tmp_path / 'src')
+    write_coco(with_splits(read_dataset(tmp_path / 'src')), tmp_path / 'out', tmp_path / 'src')
+    (tmp_path / 'base.py').write_text("_base_ = 'mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py'")
+    (tmp_path / 'config.py').write_text(config_for_dataset(tmp_path / 'base.py', tmp_path / 'out'))
+    assert [head.num_classes for head in Config.fromfile(tmp_path / 'config.py').model.roi_head.bbox_head] == [2, 2, 2]

@@ -75,3 +75,11 @@ def test_files_agree_with_each_other(tmp_path):
             assert item['category_id'] == segment['category_id']
         assert set(np.unique(ids)) <= {0} | {segment['id'] for segment in annotation['segments_info']}
         assert len(annotation['segments_info']) - len(things) in (1, 2)  # two textures; one may be hidden
+
+
+def test_folder_that_was_not_generated_is_never_emptied(tmp_path):
+    (tmp_path / 'train').mkdir()
+    (tmp_path / 'train' / 'photograph.png').write_bytes(b'precious')
+    with pytest.raises(ValueError, match='has train/, which was not generated here'):
+        shapes.write_split(tmp_path, 0, 'train', 1)
+    assert (tmp_path / 'train' / 'photograph.png').read_bytes() == b'precious'

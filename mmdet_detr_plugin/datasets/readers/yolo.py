@@ -64,11 +64,12 @@ def _image_paths(source: Path, content: dict, entry, description: Path) -> list[
     """Images of a split: of a folder, or listed in a text file. None when it is not there.
 
     ``path`` is relative to wherever training was started in some tools, to the yaml in others, and often another machine's; so what lies
-    inside of the data set comes first, by ever shorter ends of the entry.
+    inside of the data set comes first: the entry without its leading dots, and of an absolute one ever shorter ends.
     """
     parts = [part for part in Path(str(entry)).parts if part not in ('..', '.', '/')]
     base = source / str(content.get('path') or '.')
-    for place in (*(source.joinpath(*parts[i:]) for i in range(max(len(parts), 1))), base / str(entry), description.parent / str(entry)):
+    ends = len(parts) if Path(str(entry)).is_absolute() else 1
+    for place in (*(source.joinpath(*parts[i:]) for i in range(max(ends, 1))), base / str(entry), description.parent / str(entry)):
         if place.is_file() and place.suffix == '.txt':
             lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
             return [next((p for p in (place.parent / line, base / line, source / line) if p.is_file()), source / line) for line in lines]
