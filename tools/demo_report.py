@@ -33,7 +33,10 @@ def main() -> None:
         init_default_scope(cfg.default_scope)
         cfg.model.backbone.init_cfg = None
         parameters = sum(parameter.numel() for parameter in MODELS.build(cfg.model).parameters())
-        rows[name] = [f'{metrics[key]:.3f}' for key in METRICS] + [f'{parameters / 1e6:.1f} M', f'{seconds_per_epoch(run):.0f}']
+        rows[name] = [f'{metrics[key]:.3f}' if metrics[key] >= 0 else '-' for key in METRICS] + [
+            f'{parameters / 1e6:.1f} M',
+            f'{seconds_per_epoch(run):.0f}',
+        ]
 
     header = [*METRICS, 'parameters', 's/epoch']
     width = max(map(len, rows))

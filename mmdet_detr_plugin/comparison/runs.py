@@ -11,13 +11,21 @@ def seconds_per_epoch(work_dir: Path) -> float:
     Raises:
         ValueError: when the run has logged no training iteration.
     """
-    records = [json.loads(line) for path in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in path.read_text().splitlines()]
+    lines = (line for path in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in path.read_text().splitlines())
+    records = [record for line in lines if (record := _parsed(line))]
     training = [record for record in records if 'time' in record and 'iter' in record and 'epoch' in record]
     if not training:
         raise ValueError(f'{work_dir} has no log of training iterations (looked for */vis_data/scalars.json)')
     last = max(training, key=lambda record: record['iter'])
-    # The last record of an epoch carries its last iteration, so iterations / epochs is exact at the end of training.
+    # The logger of these configs never ignores an epoch's last iterations, so iterations / epochs is exact at the end of an epoch.
     return statistics.median(record['time'] for record in training) * last['iter'] / last['epoch']
+
+
+def _parsed(line: str) -> dict | None:
+    try:
+        return json.loads(line)
+    except ValueError:  # half a line, left by an interruption
+        return None
 
 
 def last_checkpoint(work_dir: Path) -> Path:

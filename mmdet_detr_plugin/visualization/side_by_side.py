@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
+from PIL import Image, ImageOps
 
 # Okabe and Ito's colours, distinguishable for colour-blind eyes.
 PALETTE = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#0072B2', '#D55E00', '#CC79A7', '#FFFFFF')
@@ -36,7 +37,8 @@ def draw_side_by_side(
     chosen = candidates[:: max(1, len(candidates) // num_images)][:num_images]
     figure, axes = plt.subplots(len(chosen), len(columns), figsize=(2.6 * len(columns), 2.6 * len(chosen)), squeeze=False)
     for row, image in zip(axes, chosen):
-        pixels = plt.imread(image_root / image['file_name'])
+        with Image.open(image_root / image['file_name']) as file:
+            pixels = ImageOps.exif_transpose(file).convert('RGB')  # as mmdet shows it
         for axis, (title, boxes) in zip(row, columns.items()):
             _draw(axis, pixels, boxes.get(image['id'], []), names, colours)
             if image is chosen[0]:

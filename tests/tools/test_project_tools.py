@@ -69,7 +69,7 @@ def test_seconds_per_epoch_and_last_checkpoint_from_a_run(tmp_path):
         last_checkpoint(tmp_path)
     for run, lines in (
         ('1', '{"time": 0.5, "epoch": 1, "iter": 20}\n{"time": 0.7, "epoch": 1, "iter": 50}\n{"coco/bbox_mAP": 0.1, "step": 1}\n'),
-        ('2', '{"time": 0.6, "epoch": 2, "iter": 100}\n'),
+        ('2', '{"time": 0.6, "epoch": 2, "iter": 100}\n{"time": 0.'),
     ):
         (tmp_path / run / 'vis_data').mkdir(parents=True)
         (tmp_path / run / 'vis_data' / 'scalars.json').write_text(lines)
