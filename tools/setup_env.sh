@@ -81,6 +81,9 @@ write_constraints() {
 }
 
 install_torch() {
+  if [ -n "$torch_index" ] && has_torch; then
+    say "torch $("$py" -c 'import torch; print(torch.__version__)') is there already; --torch-index changes it only after .venv was removed"
+  fi
   "$py" - "$constraints" <<'PY' && return
 import re, sys
 try:

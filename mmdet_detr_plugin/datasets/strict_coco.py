@@ -1,9 +1,9 @@
 """mmdet's ``CocoDataset`` that refuses what mmdet would quietly drop, shift or fail on without a name."""
 
-import json
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
 
 from ..registry import DATASETS
 
@@ -22,9 +22,16 @@ class StrictCocoDataset(CocoDataset):
     """
 
     def load_data_list(self) -> list[dict]:
-        if '://' not in self.ann_file:
-            self._check_file()
-        return super().load_data_list()
+        if '://' not in self.ann_file and not Path(self.ann_file).is_file():
+            raise FileNotFoundError(
+                f'The annotation file {self.ann_file} does not exist (working directory {Path.cwd()}). Expected a COCO JSON; '
+                'set data_root and ann_file, or make one with tools/convert_dataset.py.'
+            )
+        self.COCOAPI = self._load_and_check  # mmdet parses the file with this; checking its result saves parsing it twice
+        try:
+            return super().load_data_list()
+        finally:
+            del self.COCOAPI
 
     def prepare_data(self, idx: int):
         try:
@@ -37,46 +44,40 @@ class StrictCocoDataset(CocoDataset):
                 f'{self.ann_file}; repair it, or remove it from that file.'
             ) from error
 
-    def _check_file(self) -> None:
-        path = Path(self.ann_file)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f'The annotation file {path} does not exist (working directory {Path.cwd()}). Expected a COCO JSON; '
-                'set data_root and ann_file, or make one with tools/convert_dataset.py.'
-            )
+    def _load_and_check(self, path: str) -> COCO:
         try:
-            content = json.loads(path.read_text())
-            names = {category['id']: category['name'] for category in content['categories']}
-            used = {(annotation['category_id'], annotation.get('id')) for annotation in content.get('annotations', [])}
-            content['images']
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            coco = COCO(path)
+            names = {category['id']: category['name'] for category in coco.dataset['categories']}
+            annotations, _ = coco.dataset.get('annotations', []), coco.dataset['images']
+            unlisted = next((item for item in annotations if item['category_id'] not in names), None)
+        except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
             raise ValueError(
-                f'{path} is not a COCO JSON: {type(error).__name__}: {error}. Expected an object with the lists "images", '
+                f'{self.ann_file} is not a COCO JSON: {type(error).__name__}: {error}. Expected an object with the lists "images", '
                 '"annotations" and "categories".'
             ) from error
-        self._check_classes(path, list(names.values()))
-        for category_id, annotation_id in sorted(used, key=str):
-            if category_id not in names:
-                raise ValueError(
-                    f"Annotation {annotation_id} in {path} has category_id {category_id}, which is not among the file's "
-                    f'categories {sorted(names)}.'
-                )
+        self._check_classes(list(names.values()))
+        if unlisted:
+            raise ValueError(
+                f'Annotation {unlisted.get("id")} in {self.ann_file} has category_id {unlisted["category_id"]}, which is not among the '
+                f"file's categories {sorted(names)}."
+            )
+        return coco
 
-    def _check_classes(self, path: Path, in_file: list[str]) -> None:
+    def _check_classes(self, in_file: list[str]) -> None:
         classes = self.metainfo['classes']
         if isinstance(classes, str):
             raise ValueError(f'metainfo.classes must be a tuple of names, got the string {classes!r}; write ({classes!r}, )')
         unknown = [name for name in classes if name not in in_file]
         if unknown:
             raise ValueError(
-                f'metainfo.classes names {_list(unknown)}, which {path} does not have; its categories are {_list(in_file)}. '
+                f'metainfo.classes names {_list(unknown)}, which {self.ann_file} does not have; its categories are {_list(in_file)}. '
                 'Set metainfo=dict(classes=...) of the data set to names from the file, and num_classes of the model to '
                 'match.'
             )
         in_order = [name for name in in_file if name in classes]
         if list(classes) != in_order:
             raise ValueError(
-                f'metainfo.classes is in another order than the categories of {path}: expected {_list(in_order)}, got '
+                f'metainfo.classes is in another order than the categories of {self.ann_file}: expected {_list(in_order)}, got '
                 f"{_list(classes)}. Labels follow the file, so names would be swapped; use the file's order."
             )
 

@@ -71,7 +71,7 @@ def test_missing_annotation_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'text, reason', [('{"images": [', 'JSONDecodeError'), ('[]', 'TypeError'), ('{"images": []}', "KeyError: 'categories'")]
+    'text, reason', [('{"images": [', 'JSONDecodeError'), ('[]', 'AssertionError'), ('{"images": []}', "KeyError: 'categories'")]
 )
 def test_file_that_is_no_coco_json_is_named(tmp_path, text, reason):
     (tmp_path / 'x.json').write_text(text)
