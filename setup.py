@@ -26,6 +26,10 @@ setup(
         'numpy>=1.26',
         'scipy>=1.11',
         'pycocotools>=2.0.7',
+        'matplotlib>=3.8',
+        'pillow>=10',
+        'pyyaml>=6',
+        'tqdm>=4',
     ],
     extras_require={'tests': ['pytest>=8', 'hypothesis>=6', 'ruff']},
 )

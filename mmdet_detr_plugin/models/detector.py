@@ -51,7 +51,7 @@ class DETR(BaseDetector):
         """(B, 3, H, W) -> (B, C, h, w), the backbone's last feature map."""
         return self.backbone(batch_inputs)[-1]
 
-    def forward_transformer(self, batch_inputs: Tensor, batch_data_samples: SampleList | None) -> Tensor:
+    def forward_hidden_states(self, batch_inputs: Tensor, batch_data_samples: SampleList | None) -> Tensor:
         """(B, 3, H, W) -> hidden states of all decoder layers (L, B, Q, D). Without data samples nothing counts as padding."""
         feats = self.extract_feat(batch_inputs)
         padding_mask = None
@@ -64,18 +64,18 @@ class DETR(BaseDetector):
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of all decoder layers, by name; mmengine sums them."""
-        return self.bbox_head.loss(self.forward_transformer(batch_inputs, batch_data_samples), batch_data_samples=batch_data_samples)
+        return self.bbox_head.loss(self.forward_hidden_states(batch_inputs, batch_data_samples), batch_data_samples=batch_data_samples)
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """The data samples with ``pred_instances`` (bboxes in xyxy, scores, labels), best first; in original pixels with ``rescale``."""
         results = self.bbox_head.predict(
-            self.forward_transformer(batch_inputs, batch_data_samples), batch_data_samples=batch_data_samples, rescale=rescale
+            self.forward_hidden_states(batch_inputs, batch_data_samples), batch_data_samples=batch_data_samples, rescale=rescale
         )
         return self.add_pred_to_datasample(batch_data_samples, results)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, Tensor]:
         """What ``DETRHead.forward`` returns, for all decoder layers."""
-        return self.bbox_head(self.forward_transformer(batch_inputs, batch_data_samples))
+        return self.bbox_head(self.forward_hidden_states(batch_inputs, batch_data_samples))
 
 
 def feature_padding_mask(

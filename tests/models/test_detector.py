@@ -56,7 +56,7 @@ def mmdet_config(**changes) -> dict:
 
 def outputs_of(model, batch):
     """Class logits and boxes of all layers, for either detector."""
-    if hasattr(model, 'forward_transformer') and type(model).__module__.startswith('mmdet.'):
+    if type(model).__module__.startswith('mmdet.'):
         feats = model.extract_feat(batch['batch_inputs'])
         return model.bbox_head(**model.forward_transformer(feats, batch['batch_data_samples']))
     return model(batch['batch_inputs'], batch['batch_data_samples'], mode='tensor')
