@@ -134,7 +134,6 @@ print(f"py{sys.version_info[0]}{sys.version_info[1]}-torch{torch.__version__}-cu
   local wheels="$cache/$key"
   compgen -G "$wheels/mmcv-*.whl" >/dev/null || build_mmcv "$want" "$key" "$wheels"
   pip_install --force-reinstall --no-deps "$wheels"/mmcv-*.whl || die "mmcv's wheel could not be installed; remove $wheels and run this again"
-  ops_work "$device" || { cat "$work/ops_error.txt" >&2; die "mmcv's ops do not work (see above); remove $wheels and run this again"; }
   echo "$key" > "$stamp"
 }
 
@@ -200,6 +199,8 @@ install_packages() {
 
 check() {
   say "step 4/4: checking"
+  # only now: mmcv needs the other packages to be imported
+  ops_work "$device" || { cat "$work/ops_error.txt" >&2; die "mmcv's ops do not work (see above); remove the wheels in $cache and run this again"; }
   "$py" -W ignore - "$root" <<'PY' || die "the installed packages do not work together (see above)"
 import sys, torch, numpy, scipy, cv2, mmcv, mmengine, mmdet, pycocotools, mmdet_detr_plugin
 from mmengine.config import Config
