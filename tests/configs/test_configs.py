@@ -19,7 +19,7 @@ PAIRS = [
     ('detr/detr_r50_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r50_fpn_8xb2-1x_coco.py'),
     ('detr/detr_r18_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r18_fpn_8xb2-1x_coco.py'),
     ('small/detr_r18_1xb4-10e_coco320.py', 'small/faster-rcnn_r18_fpn_1xb4-10e_coco320.py'),
-    ('shapes/detr_r18_1xb8-10e_shapes.py', 'shapes/faster-rcnn_r18_fpn_1xb8-10e_shapes.py'),
+    ('shapes/detr_r18_1xb8-8e_shapes.py', 'shapes/faster-rcnn_r18_fpn_1xb8-8e_shapes.py'),
 ]
 
 
