@@ -1,6 +1,7 @@
 """COCO detection JSON: one file a split, or one for all."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..records import Box, DatasetRecords, leaves, read_text, split_of
@@ -9,36 +10,38 @@ OTHER_TASKS = ('person_keypoints', 'captions', 'panoptic', 'stuff', 'image_info'
 CONVERTED = 'mmdet_detr_plugin.converted'  # info.format of what this package wrote
 
 
-def find(source: Path) -> list[Path]:
-    """Detection JSON files, by their beginning where that is enough to rule them out."""
+def find(source: Path) -> dict[Path, dict]:
+    """Detection JSON files with their content, so that large ones are parsed once; names of other tasks are not opened."""
     candidates = sorted(
         (*source.glob('*.json'), *source.glob('annotations/*.json'), *source.glob('*/*.json'), *source.glob('*/annotations/*.json'))
     )
-    files = [path for path in dict.fromkeys(candidates) if not path.stem.startswith(OTHER_TASKS) and _is_detection(path)]
-    instances = [path for path in files if path.stem.startswith('instances_')]
-    return instances or files
+    instances = _detection_files(path for path in candidates if path.stem.startswith('instances_'))
+    if instances:
+        return instances
+    return _detection_files(path for path in dict.fromkeys(candidates) if not path.stem.startswith(OTHER_TASKS))
 
 
-def _is_detection(path: Path) -> bool:
+def _detection_files(paths: Iterable[Path]) -> dict[Path, dict]:
+    return {path: content for path in paths if (content := _detection(path))}
+
+
+def _detection(path: Path) -> dict | None:
+    """The file's content, if it holds boxes that another program wrote."""
     try:
         content = json.loads(read_text(path))
     except ValueError:
-        return False
-    return (
-        isinstance(content, dict)
-        and all(isinstance(content.get(key), list) for key in ('images', 'annotations', 'categories'))
-        and (
-            not any('segments_info' in item for item in content['annotations'][:1] if isinstance(item, dict))
-            and (content.get('info') or {}).get('format') != CONVERTED
-        )
-    )
+        return None
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in ('images', 'annotations', 'categories')):
+        return None
+    is_panoptic = any('segments_info' in item for item in content['annotations'][:1] if isinstance(item, dict))
+    is_ours = (content.get('info') or {}).get('format') == CONVERTED
+    return None if is_panoptic or is_ours else content
 
 
-def read(source: Path, files: list[Path]) -> DatasetRecords:
+def read(source: Path, files: dict[Path, dict]) -> DatasetRecords:
     records = DatasetRecords('COCO', [])
     listed_in: dict[Path, Path] = {}
-    for path in files:
-        content = json.loads(read_text(path))
+    for path, content in files.items():
         try:
             names = {category['id']: str(category['name']) for category in content['categories']}
             images = {image['id']: image for image in content['images']}
