@@ -8,6 +8,7 @@ mmdet's class of the same name. Keep this file light: mmengine swallows ImportEr
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
@@ -22,5 +23,6 @@ def _child(parent: Registry, *locations: str) -> Registry:
 MODELS = _child(MMENGINE_MODELS, 'models')
 TASK_UTILS = _child(MMENGINE_TASK_UTILS, 'models')
 WEIGHT_INITIALIZERS = _child(MMENGINE_WEIGHT_INITIALIZERS, 'models')
-DATASETS = _child(MMENGINE_DATASETS, 'datasets.strict_coco')
+DATASETS = _child(MMENGINE_DATASETS, 'datasets.strict_coco', 'datasets.sample_randomness')
 HOOKS = _child(MMENGINE_HOOKS, 'engine')
+RUNNERS = _child(MMENGINE_RUNNERS, 'engine')

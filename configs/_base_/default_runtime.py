@@ -2,9 +2,15 @@
 _base_ = 'mmdet::_base_/default_runtime.py'
 
 randomness = dict(seed=0)
-# every iteration of an epoch is logged, also the last few
-default_hooks = dict(logger=dict(ignore_last=False))
+default_hooks = dict(
+    # every iteration of an epoch is logged, also the last few
+    logger=dict(ignore_last=False),
+    # written to a temporary file and renamed; old ones are deleted only afterwards
+    checkpoint=dict(type='mmdet_detr_plugin.SafeCheckpointHook'),
+)
 custom_hooks = [
+    # what is drawn depends on seed, epoch and sample (or rank) alone: both models see the same pixels, and resuming is exact
+    dict(type='mmdet_detr_plugin.EpochSeedHook'),
     # readable by torch >= 2.6 without unsafe loading: tools/test.py, --resume, init_detector, DetInferencer
     dict(type='mmdet_detr_plugin.PlainCheckpointHook'),
     dict(type='NumClassCheckHook'),

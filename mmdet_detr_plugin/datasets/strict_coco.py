@@ -6,6 +6,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 
 from ..registry import DATASETS
+from .sample_randomness import SampleRandomness
 
 
 @DATASETS.register_module()
@@ -13,13 +14,21 @@ class StrictCocoDataset(CocoDataset):
     """COCO-format data set with clear errors; for every model, so that both sides of a comparison read the same.
 
     mmdet drops annotations of unknown classes in silence, and takes labels in the file's order of categories whatever the order of
-    ``metainfo.classes``.
+    ``metainfo.classes``. What the pipeline draws belongs to the sample once training has set ``sample_randomness``.
 
     Raises:
         FileNotFoundError: when the annotation file is missing.
         ValueError: when it is no COCO JSON, a class is not in it, the classes are in another order, an annotation has a category that the
             file does not list, or (on access) an image cannot be read or transformed.
     """
+
+    def __init__(self, *args, **kwargs) -> None:
+        self.sample_randomness = SampleRandomness()
+        super().__init__(*args, **kwargs)
+
+    def __getitem__(self, idx: int) -> dict:
+        with self.sample_randomness.of(idx):
+            return super().__getitem__(idx)
 
     def load_data_list(self) -> list[dict]:
         if '://' not in self.ann_file and not Path(self.ann_file).is_file():

@@ -1,5 +1,9 @@
-"""Hooks of the plugin; importing this package registers them."""
+"""Hooks, the CPU runner and the storage backend of the plugin; importing this package registers them."""
 
+from .atomic_local_backend import AtomicLocalBackend
+from .cpu_runner import CPURunner
+from .epoch_seed_hook import EpochSeedHook
 from .plain_checkpoint_hook import PlainCheckpointHook
+from .safe_checkpoint_hook import SafeCheckpointHook
 
-__all__ = ['PlainCheckpointHook']
+__all__ = ['AtomicLocalBackend', 'CPURunner', 'EpochSeedHook', 'PlainCheckpointHook', 'SafeCheckpointHook']

@@ -1,0 +1,74 @@
+"""Random augmentation that belongs to the sample: it depends on (seed, epoch, sample) and on nothing else.
+
+mmdet draws from its worker's global generators. What an image looks like then depends on the number of workers, on the worker that happened
+to load it and on what was drawn before, and with workers that live on every epoch continues elsewhere while with new ones it repeats. Two
+models never see the same pixels, and a resumed run sees others than the interrupted one would have.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from torch.utils.data import Dataset
+
+from ..random_state import preserved_generators, seed_generators
+from ..registry import DATASETS
+
+SAMPLE_STREAM = 1  # apart from the streams that the main processes train with
+
+
+class SampleRandomness:
+    """Seeds the global generators around the loading of one sample, once ``set`` was called.
+
+    A data set owns one as ``sample_randomness`` and loads its samples inside ``of(index)``.
+    """
+
+    def __init__(self) -> None:
+        # In shared memory: persistent workers hold copies of the data set from before the first epoch, and must learn of the next one.
+        self._state = torch.zeros(3, dtype=torch.int64).share_memory_()  # active, seed, epoch
+
+    def set(self, seed: int, epoch: int) -> None:
+        """Start an epoch, in this process and in the workers it already has; to be called between the epochs of the loader."""
+        if seed < 0 or epoch < 0:
+            raise ValueError(f'seed and epoch must be at least 0, got {seed} and {epoch}')
+        self._state.copy_(torch.tensor([1, seed, epoch]))
+
+    @contextmanager
+    def of(self, index: int) -> Iterator[None]:
+        """Inside, the generators run on the sample's own stream; afterwards they go on where they were."""
+        active, seed, epoch = self._state.tolist()
+        if not active:
+            yield
+            return
+        with preserved_generators():
+            seed_generators(seed, SAMPLE_STREAM, epoch, index)
+            yield
+
+
+@DATASETS.register_module()
+class SeededDataset(Dataset):
+    """Gives any data set random augmentation that belongs to the sample; ``StrictCocoDataset`` has it by itself.
+
+    It must be the outermost data set: ``SeededDataset(MultiImageMixDataset(...))``, so that whatever the inner ones draw is covered and a
+    repeated image counts as another sample.
+
+    Args:
+        dataset: the data set or its config.
+    """
+
+    def __init__(self, dataset: dict | Dataset) -> None:
+        self.dataset = MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        self.sample_randomness = SampleRandomness()
+
+    def __getattr__(self, name: str):  # metainfo, get_data_info, get_cat_ids ...: what samplers and hooks ask for
+        if name == 'dataset':  # not there yet, while being unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int):
+        with self.sample_randomness.of(index):
+            return self.dataset[index]

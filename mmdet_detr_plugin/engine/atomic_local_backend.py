@@ -1,0 +1,37 @@
+"""Files that are either whole or not there."""
+
+import os
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend, register_backend
+
+
+def write_atomically(content: bytes, path: Path) -> None:
+    """Write to a temporary file beside ``path``, then rename it: ``path`` is never half-written, and keeps what it held until then.
+
+    Raises:
+        OSError: when the disk is full or the folder cannot be written to; ``path`` is untouched then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # a fixed name: what a killed process left is overwritten by the next one
+    temporary = path.with_name(path.name + '.tmp')
+    try:
+        with open(temporary, 'wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else, after a crash of the machine, the new name may hold nothing
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@register_backend('mmdet_detr_plugin.AtomicLocalBackend', force=True)
+class AtomicLocalBackend(LocalBackend):
+    """mmengine's local files, written atomically."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        write_atomically(obj, Path(filepath))
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        write_atomically(obj.encode(encoding), Path(filepath))

@@ -1,0 +1,40 @@
+"""The global random generators of Python, NumPy and torch, seeded and kept together."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def seed_generators(seed: int, *key: int, accelerators: bool = False) -> None:
+    """Seed Python's, NumPy's and torch's global generators from ``seed`` and a key.
+
+    Different keys give independent streams, also keys that differ in one number by one (NumPy's ``SeedSequence``).
+
+    Args:
+        seed: the run's seed, at least 0.
+        key: what the stream is for, numbers of at least 0.
+        accelerators: seed torch's generators on GPUs too.
+    """
+    words = np.random.SeedSequence(seed, spawn_key=key).generate_state(8)
+    random.seed(words[:2].tobytes())
+    np.random.seed(words[2:6])
+    torch_seed = int(words[6:].view(np.uint64)[0])
+    if accelerators:
+        torch.manual_seed(torch_seed)
+    else:
+        torch.default_generator.manual_seed(torch_seed)
+
+
+@contextmanager
+def preserved_generators() -> Iterator[None]:
+    """Whatever happens inside, the three generators (torch's on the CPU) go on afterwards as if nothing had been drawn."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
