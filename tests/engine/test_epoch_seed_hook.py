@@ -1,0 +1,73 @@
+"""Every epoch starts from its own random state, and what would break that is refused."""
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from .tiny_training import tiny_runner
+
+
+class Record(Hook):
+    """The batches and the main process's next random number in every iteration."""
+
+    def __init__(self) -> None:
+        self.seen = {}
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        with torch.random.fork_rng(devices=[]):
+            draw = torch.rand(()).item()
+        self.seen[runner.epoch, batch_idx] = (torch.stack(data_batch).tolist(), draw)
+
+
+def seen(work, **settings) -> dict:
+    record = Record()
+    runner = tiny_runner(work, **settings)
+    runner.register_hook(record)
+    runner.train()
+    return record.seen
+
+
+def test_batches_and_draws_do_not_depend_on_the_past(tmp_path):
+    straight = seen(tmp_path / 'straight', epochs=3)
+    assert len(straight) == 9
+    assert len({str(value) for value in straight.values()}) == 9
+    tiny_runner(tmp_path / 'resumed', epochs=2).train()
+    resumed = seen(tmp_path / 'resumed', epochs=3, resume=True)
+    assert resumed == {key: value for key, value in straight.items() if key[0] == 2}
+
+
+@pytest.mark.parametrize('persistent', [False, True])
+def test_workers_change_nothing(tmp_path, persistent):
+    loader = dict(batch_size=2, sampler=dict(type='DefaultSampler', shuffle=True), dataset=dict(type='TinyData'))
+    straight = seen(tmp_path / 'straight', epochs=3)
+    workers = dict(loader, num_workers=2, persistent_workers=persistent)
+    assert seen(tmp_path / 'workers', epochs=3, train_dataloader=workers) == straight
+
+
+@pytest.mark.parametrize(
+    'randomness, message',
+    [
+        (dict(seed=None), r'needs a seed, and randomness.seed is not set; write randomness=dict\(seed=0\)'),
+        (dict(seed=0, diff_rank_seed=True), 'randomness.diff_rank_seed must be False'),
+    ],
+)
+def test_seed_is_required(tmp_path, randomness, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_runner(tmp_path, randomness=randomness).train()
+
+
+def test_data_set_that_cannot_be_seeded_is_named(tmp_path):
+    loader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler'), dataset=dict(type='TinyData', seeded=False))
+    with pytest.raises(ValueError, match=r"TinyData cannot give every sample.*dict\(type='mmdet_detr_plugin.SeededDataset', dataset="):
+        tiny_runner(tmp_path, train_dataloader=loader).train()
+
+
+def test_training_by_iterations_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r'needs a loop of epochs .* got IterBasedTrainLoop; .*remove the hook'):
+        tiny_runner(tmp_path, train_cfg=dict(by_epoch=False, max_iters=4)).train()
+
+
+def test_resuming_with_another_seed_is_refused(tmp_path):
+    tiny_runner(tmp_path, epochs=1).train()
+    with pytest.raises(ValueError, match=r'trained with the seed 0, the config has randomness.seed=5.*Set randomness.seed=0'):
+        tiny_runner(tmp_path, resume=True, randomness=dict(seed=5)).train()
