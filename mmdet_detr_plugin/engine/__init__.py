@@ -5,5 +5,6 @@ from .cpu_runner import CPURunner
 from .epoch_seed_hook import EpochSeedHook
 from .plain_checkpoint_hook import PlainCheckpointHook
 from .safe_checkpoint_hook import SafeCheckpointHook
+from .sync_norm_stats_hook import SyncNormStatsHook
 
-__all__ = ['AtomicLocalBackend', 'CPURunner', 'EpochSeedHook', 'PlainCheckpointHook', 'SafeCheckpointHook']
+__all__ = ['AtomicLocalBackend', 'CPURunner', 'EpochSeedHook', 'PlainCheckpointHook', 'SafeCheckpointHook', 'SyncNormStatsHook']

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
 
 from ..registry import HOOKS
@@ -26,6 +26,9 @@ class SafeCheckpointHook(CheckpointHook):
     run's: the epoch of the last complete one stands in ``last_validated``.
 
     Other storage than local files is written through its own backend, as mmengine does.
+
+    Raises:
+        ValueError: before training, when not all processes resume from the same epoch.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -35,6 +38,12 @@ class SafeCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend='mmdet_detr_plugin.AtomicLocalBackend')
 
     def before_train(self, runner) -> None:
+        epochs = all_gather_object(runner.epoch)
+        if len(set(epochs)) > 1:
+            raise ValueError(
+                f'the processes start after different epochs, by rank: {epochs}. All must find the same checkpoint: put work_dir '
+                f'({runner.work_dir}) on a disk that all machines share, or copy it to each'
+            )
         super().before_train(runner)  # deletes what a kill has left beyond max_keep_ckpts
         self._storage = self.file_backend
         self._remove(set(runner.message_hub.runtime_info.get('outdated_ckpts', [])) - self._best_paths())

@@ -24,6 +24,8 @@ def seen(work, **settings) -> dict:
     runner = tiny_runner(work, **settings)
     runner.register_hook(record)
     runner.train()
+    if runner.train_dataloader.persistent_workers:
+        runner.train_dataloader._iterator._shutdown_workers()  # the garbage collector needs 10 s for it
     return record.seen
 
 

@@ -1,0 +1,220 @@
+"""Two processes on CPUs through mmdet's unmodified command lines: under torchrun, as two machines, and under Slurm."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ..conftest import ROOT
+from .test_mmdet_tools import CONFIGS, MMDET_TOOLS
+from .test_resuming import assert_equal
+
+PLANTED_HOOK = """
+import os, signal
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class PlantedDeath(Hook):
+    def __init__(self, way, epoch):
+        self.way, self.epoch = way, epoch
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if (runner.rank, runner.epoch, batch_idx) == (1, self.epoch, 1):
+            if self.way == 'kill':
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError('planted: this rank has run out of luck')
+"""
+
+
+@pytest.fixture(scope='module', params=list(CONFIGS))
+def config(request, shapes_dir, tmp_path_factory) -> Path:
+    """Two epochs of four images a step over all processes, evaluation one by one on an odd number of images, with the CPU add-on."""
+    folder = tmp_path_factory.mktemp(f'several-{request.param}')
+    path = folder / 'config.py'
+    path.write_text(f"""_base_ = [{str(ROOT / CONFIGS[request.param])!r}, {str(ROOT / 'configs' / '_base_' / 'cpu_processes.py')!r}]
+data_root = {str(shapes_dir) + '/'!r}
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
+val_dataloader = dict(batch_size=1, num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root, indices=7))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/test.json')
+test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=2, val_interval=1)
+custom_hooks = _base_.custom_hooks + [dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.1, priority=49)]
+""")
+    (folder / 'planted_hook.py').write_text(PLANTED_HOOK)
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return server.getsockname()[1]
+
+
+def environment(**variables) -> dict:
+    """Without what an outer launcher may have set; one thread a process."""
+    outer = {
+        key: value for key, value in os.environ.items() if not key.startswith(('SLURM_', 'MASTER_')) and key not in ('RANK', 'WORLD_SIZE')
+    }
+    return {**outer, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore', **{key: str(value) for key, value in variables.items()}}
+
+
+def torchrun(*options) -> list:
+    return [sys.executable, '-m', 'torch.distributed.run', *options]
+
+
+def start(command: list, folder: Path, **variables) -> subprocess.Popen:
+    environ = environment(PYTHONPATH=folder, **variables)
+    return subprocess.Popen(
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env=environ,
+    )
+
+
+def output_of(process: subprocess.Popen, success: bool = True, seconds: int = 120) -> str:
+    output, _ = process.communicate(timeout=seconds)
+    assert (process.returncode == 0) == success, output[-4000:]
+    return output
+
+
+def train(config: Path, work: str, launcher: str = 'pytorch') -> list:
+    return [MMDET_TOOLS / 'train.py', config, '--work-dir', config.parent / work, '--launcher', launcher]
+
+
+@pytest.fixture(scope='module')
+def trained(config) -> tuple[Path, str]:
+    """Two processes under torchrun: the config and what they printed."""
+    return config, output_of(start([*torchrun('--standalone', '--nproc_per_node=2'), *train(config, 'torchrun')], config.parent))
+
+
+# for what does not depend on the model
+with_detr = pytest.mark.parametrize('config', ['detr'], indirect=True)
+
+
+@pytest.fixture(scope='module')
+def trained_config(trained) -> Path:
+    return trained[0]
+
+
+def test_two_processes_train(trained):
+    config, output = trained
+    assert re.search(r'Epoch\(train\) +\[2\]\[4/4\]', output)  # 16 images, 2 processes of batch size 2
+    assert 'Distributed training: True' in output and 'GPU number: 2' in output
+    checkpoint = torch.load(config.parent / 'torchrun' / 'epoch_2.pth', weights_only=True)
+    assert not any(key.startswith('module.') for key in checkpoint['state_dict'])
+
+
+def test_two_processes_evaluate_to_the_same_detections_and_metric(trained):
+    config, training_output = trained
+    results, metrics = [], []
+    for work, prefix in (('one', [sys.executable]), ('two', torchrun('--standalone', '--nproc_per_node=2'))):
+        work = config.parent / f'test-{work}'
+        command = [*prefix, MMDET_TOOLS / 'test.py', config, config.parent / 'torchrun' / 'epoch_2.pth', '--work-dir', work]
+        command += ['--cfg-options', f'test_evaluator.outfile_prefix={work / "detections"}']
+        command += ['--launcher', 'none' if len(prefix) == 1 else 'pytorch']
+        metrics.append(re.findall(r'coco/bbox_mAP\w*: -?[\d.]+', output_of(start(command, config.parent))))
+        results.append(json.loads((work / 'detections.bbox.json').read_text()))
+    assert metrics[0] == metrics[1] and len(metrics[0]) == 6
+    assert metrics[0] == re.findall(r'coco/bbox_mAP\w*: -?[\d.]+', training_output)[-6:]
+    # nothing is counted twice, though the odd image makes one process see an image again
+    assert results[0] == results[1] and len({item['image_id'] for item in results[0]}) <= 7
+
+
+def die(config: Path, way: str, epoch: int) -> str:
+    """Rank 1 dies in its second iteration of an epoch; all that the job printed until it ended."""
+    planted = config.with_name(f'{way}.py')
+    planted.write_text(f"""_base_ = 'config.py'
+custom_imports = dict(imports=['planted_hook'])
+custom_hooks = _base_.custom_hooks + [dict(type='mmengine.PlantedDeath', way={way!r}, epoch={epoch})]
+""")
+    began = time.monotonic()
+    output = output_of(start([*torchrun('--standalone', '--nproc_per_node=2'), *train(planted, way)], config.parent), success=False)
+    assert time.monotonic() - began < 60
+    return output
+
+
+@with_detr
+def test_processes_end_together_with_the_reason_when_one_fails(trained_config):
+    output = die(trained_config, 'raise', epoch=0)
+    assert 'RuntimeError: planted: this rank has run out of luck' in output
+    assert not (trained_config.parent / 'raise' / 'last_checkpoint').exists()
+
+
+@with_detr
+def test_killed_process_ends_all_and_the_resumed_job_ends_as_the_straight_one(trained_config):
+    output = die(trained_config, 'kill', epoch=1)
+    assert re.search(r'rank +: 1 .*exitcode +: -9 .*Signal 9 \(SIGKILL\) received', ' '.join(output.split())), output[-3000:]
+    command = [*torchrun('--standalone', '--nproc_per_node=2'), *train(trained_config, 'kill')]
+    assert 'resumed epoch: 1, iter: 4' in output_of(start([*command, '--resume'], trained_config.parent))
+    assert_same_weights(trained_config.parent / 'torchrun', trained_config.parent / 'kill')
+
+
+def two_machines(config: Path, *options) -> list[subprocess.Popen]:
+    """Each with a work directory of its own, as on disks that are not shared."""
+    port = free_port()
+    return [
+        start(
+            [
+                *torchrun('--nnodes=2', f'--node_rank={rank}', '--nproc_per_node=1', '--master_addr=127.0.0.1', f'--master_port={port}'),
+                *train(config, f'machine-{rank}'),
+                *options,
+            ],
+            config.parent,
+        )
+        for rank in range(2)
+    ]
+
+
+@with_detr
+def test_two_machines_of_torchrun_train_as_two_processes_of_one(trained_config):
+    config = trained_config
+    for machine in two_machines(config):
+        output_of(machine)
+    # machines need not share a disk for training: the first one alone writes checkpoints
+    assert not list((config.parent / 'machine-1').glob('*.pth'))
+    assert_same_weights(config.parent / 'torchrun', config.parent / 'machine-0')
+    for machine in two_machines(config, '--resume'):
+        assert re.search(
+            r'ValueError: the processes start after different epochs, by rank: \[2, 0\].*a disk that all machines share',
+            output_of(machine, success=False),
+        )
+
+
+@with_detr
+def test_two_slurm_tasks_train_as_two_processes_of_torchrun(trained_config):
+    config = trained_config
+    scontrol = config.parent / 'bin' / 'scontrol'
+    scontrol.parent.mkdir(exist_ok=True)
+    scontrol.write_text('#!/bin/sh\n[ "$1 $2 $3" = "show hostnames node[1-2]" ] && printf "127.0.0.1\\nelsewhere\\n"\n')
+    scontrol.chmod(0o755)
+    common = dict(
+        PATH=f'{scontrol.parent}:{os.environ["PATH"]}', SLURM_NTASKS=2, SLURM_NODELIST='node[1-2]', SLURM_LOCALID=0, MASTER_PORT=free_port()
+    )
+    tasks = [start([sys.executable, *train(config, 'slurm', 'slurm')], config.parent, SLURM_PROCID=rank, **common) for rank in range(2)]
+    for task in tasks:
+        output_of(task)
+    assert_same_weights(config.parent / 'torchrun', config.parent / 'slurm')
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    a, b = (torch.load(work / 'epoch_2.pth', weights_only=True)['state_dict'] for work in (first, second))
+    assert_equal(a, b, 'state_dict')
+
+
+@with_detr
+def test_missing_launcher_is_named(trained_config):
+    config = trained_config
+    output = output_of(start([sys.executable, *train(config, 'none')], config.parent), success=False)
+    assert "ValueError: launcher 'pytorch' sets RANK, WORLD_SIZE, LOCAL_RANK, but RANK, WORLD_SIZE" in output
