@@ -1,12 +1,44 @@
-"""Packaging of mmdet_detr_plugin. Exact versions for development stand in tools/versions.txt; here are the ranges that can work."""
+"""Packaging of mmdet_detr_plugin. Exact versions for development stand in tools/versions.txt; here are the ranges that can work.
+
+Configs and tools travel inside the package as ``mmdet_detr_plugin/.mim``, where OpenMMLab's ``mim`` looks for them: copied into wheels,
+linked in editable installs.
+"""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r"^__version__ = '(.+)'", (ROOT / 'mmdet_detr_plugin' / '__init__.py').read_text(), re.M)[1]
+MIM = Path('mmdet_detr_plugin') / '.mim'
+
+
+class BuildWithMim(build_py):
+    """Adds configs and Python tools to the package."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            (ROOT / MIM).mkdir(exist_ok=True)
+            for folder in ('configs', 'tools'):
+                link = ROOT / MIM / folder
+                if not link.is_symlink():
+                    link.symlink_to(Path('..', '..', folder))
+            return
+        for target, source in self._mim_files():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        return super().get_outputs(include_bytecode) + ([] if self.editable_mode else [str(target) for target, _ in self._mim_files()])
+
+    def _mim_files(self) -> list[tuple[Path, Path]]:
+        sources = [path for folder in ('configs', 'tools') for path in sorted((ROOT / folder).rglob('*.py'))]
+        return [(Path(self.build_lib) / MIM / source.relative_to(ROOT), source) for source in sources]
+
 
 setup(
     name='mmdet_detr_plugin',
@@ -15,8 +47,19 @@ setup(
     long_description=(ROOT / 'README.md').read_text() if (ROOT / 'README.md').exists() else '',
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    keywords='object detection, DETR, transformer, set prediction, MMDetection',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
     python_requires='>=3.11,<3.13',
     packages=find_packages(include=['mmdet_detr_plugin', 'mmdet_detr_plugin.*']),
+    cmdclass=dict(build_py=BuildWithMim),
     install_requires=[
         'torch>=2.6',  # torch.load reads weights only by default
         'setuptools<81',  # mmengine imports pkg_resources
@@ -31,5 +74,9 @@ setup(
         'pyyaml>=6',
         'tqdm>=4',
     ],
-    extras_require={'tests': ['pytest>=8', 'hypothesis>=6', 'ruff']},
+    extras_require=dict(
+        tests=['pytest>=8', 'hypothesis>=6', 'ruff'],
+        onnx=['onnx>=1.16', 'onnxscript>=0.1', 'onnxruntime>=1.18'],
+        report=['jinja2>=3.1'],
+    ),
 )

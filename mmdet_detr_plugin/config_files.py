@@ -1,0 +1,40 @@
+"""Finding the shipped configs from anywhere."""
+
+from difflib import get_close_matches
+from pathlib import Path
+
+
+def configs_folder() -> Path:
+    """The folder of the shipped configs: inside the package when installed, beside it in a checkout that is not."""
+    package = Path(__file__).resolve().parent
+    inside = package / '.mim' / 'configs'
+    return (inside if inside.is_dir() else package.parent / 'configs').resolve()
+
+
+def config_names() -> list[str]:
+    """Shipped configs such as ``detr/detr_r50_8xb2-150e_coco.py``, without the bases."""
+    root = configs_folder()
+    return sorted(path.relative_to(root).as_posix() for path in root.glob('*/*.py') if path.parent.name != '_base_')
+
+
+def config_path(name: str) -> str:
+    """Absolute path of a shipped config.
+
+    mmengine's ``_base_ = 'package::config.py'`` knows its own packages only. In a config of yours, this does the same::
+
+        _base_ = __import__('mmdet_detr_plugin').config_path('detr/detr_r50_8xb2-150e_coco.py')
+
+    Args:
+        name: path below ``configs``, or the file name alone.
+
+    Raises:
+        FileNotFoundError: with the nearest names, when there is no such config.
+    """
+    direct = configs_folder() / name
+    if direct.suffix == '.py' and '..' not in direct.parts and direct.is_file():
+        return str(direct)
+    matches = [config for config in config_names() if Path(config).name == name]
+    if matches:  # file names are unique
+        return str(configs_folder() / matches[0])
+    near = get_close_matches(Path(name).name, [Path(config).name for config in config_names()], n=3, cutoff=0.3)
+    raise FileNotFoundError(f'mmdet_detr_plugin has no config {name!r}; near it are {near}, and python -m mmdet_detr_plugin lists all')
