@@ -101,7 +101,7 @@ def test_unknown_config_is_answered_with_near_names(name):
 def test_wheel_in_a_new_environment_with_mim(wheel, tmp_path):
     """As a user installs it: a new environment, the wheel with its dependencies, and openmim beside it without its own.
 
-    Takes about 5 minutes. mmcv's wheel is the one that tools/setup_env.sh has built.
+    Takes a minute, more where pip has to download. mmcv's wheel is the one that tools/setup_env.sh has built.
     """
     built = sorted(Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')).glob('mmdet_detr_plugin/mmcv2.1.0-*/mmcv-*.whl'))
     tag = f'cp{sys.version_info[0]}{sys.version_info[1]}'

@@ -156,8 +156,10 @@ def test_processes_end_together_with_the_reason_when_one_fails(trained_config):
 def test_killed_process_ends_all_and_the_resumed_job_ends_as_the_straight_one(trained_config):
     output = die(trained_config, 'kill', epoch=1)
     assert re.search(r'rank +: 1 .*exitcode +: -9 .*Signal 9 \(SIGKILL\) received', ' '.join(output.split())), output[-3000:]
-    command = [*torchrun('--standalone', '--nproc_per_node=2'), *train(trained_config, 'kill')]
-    assert 'resumed epoch: 1, iter: 4' in output_of(start([*command, '--resume'], trained_config.parent))
+    (trained_config.parent / 'kill' / 'last_validated').unlink()  # as if killed in the validation
+    command = [*torchrun('--standalone', '--nproc_per_node=2'), *train(trained_config, 'kill'), '--resume']
+    output = output_of(start(command, trained_config.parent))
+    assert 'resumed epoch: 1, iter: 4' in output and 'validation after epoch 1 was interrupted; it is done now' in output
     assert_same_weights(trained_config.parent / 'torchrun', trained_config.parent / 'kill')
 
 
