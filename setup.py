@@ -1,7 +1,6 @@
 """Packaging of mmdet_detr_plugin. Exact versions for development stand in tools/versions.txt; here are the ranges that can work.
 
-Configs and tools travel inside the package as ``mmdet_detr_plugin/.mim``, where OpenMMLab's ``mim`` looks for them: copied into wheels,
-linked in editable installs.
+Configs and Python tools travel in wheels as ``mmdet_detr_plugin/.mim``, where OpenMMLab's ``mim`` looks for them.
 """
 
 import re
@@ -17,17 +16,13 @@ MIM = Path('mmdet_detr_plugin') / '.mim'
 
 
 class BuildWithMim(build_py):
-    """Adds configs and Python tools to the package."""
+    """Adds configs and tools to the package."""
 
     def run(self) -> None:
         super().run()
-        if self.editable_mode:
-            (ROOT / MIM).mkdir(exist_ok=True)
-            for folder in ('configs', 'tools'):
-                link = ROOT / MIM / folder
-                if not link.is_symlink():
-                    link.symlink_to(Path('..', '..', folder))
+        if self.editable_mode:  # a checkout has them beside the package
             return
+        shutil.rmtree(Path(self.build_lib) / MIM, ignore_errors=True)  # of an earlier build
         for target, source in self._mim_files():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)

@@ -13,7 +13,9 @@ def main() -> None:
     parser.add_argument('name', nargs='?', help='such as detr/detr_r50_8xb2-150e_coco.py, or the file name alone')
     args = parser.parse_args()
     try:
-        print(config_path(args.name) if args.name else '\n'.join(config_names()))
+        print(config_path(args.name) if args.name else '\n'.join(config_names()), flush=True)
+    except BrokenPipeError:  # | head
+        sys.stderr.close()
     except FileNotFoundError as error:
         sys.exit(f'error: {error}')
 

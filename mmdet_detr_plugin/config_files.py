@@ -25,16 +25,18 @@ def config_path(name: str) -> str:
         _base_ = __import__('mmdet_detr_plugin').config_path('detr/detr_r50_8xb2-150e_coco.py')
 
     Args:
-        name: path below ``configs``, or the file name alone.
+        name: path below ``configs``, or, but for the bases, the file name alone; ``.py`` may be left out.
 
     Raises:
         FileNotFoundError: with the nearest names, when there is no such config.
     """
+    name = name.removeprefix('configs/').removesuffix('.py') + '.py'
     direct = configs_folder() / name
-    if direct.suffix == '.py' and '..' not in direct.parts and direct.is_file():
+    if '..' not in direct.parts and direct.is_file():
         return str(direct)
     matches = [config for config in config_names() if Path(config).name == name]
     if matches:  # file names are unique
         return str(configs_folder() / matches[0])
     near = get_close_matches(Path(name).name, [Path(config).name for config in config_names()], n=3, cutoff=0.3)
-    raise FileNotFoundError(f'mmdet_detr_plugin has no config {name!r}; near it are {near}, and python -m mmdet_detr_plugin lists all')
+    hint = f'near it: {", ".join(near)}; ' if near else ''
+    raise FileNotFoundError(f'mmdet_detr_plugin has no config {name!r}; {hint}python -m mmdet_detr_plugin lists all')

@@ -11,7 +11,8 @@ import torch
 def seed_generators(seed: int, *key: int, accelerators: bool = False) -> None:
     """Seed Python's, NumPy's and torch's global generators from ``seed`` and a key.
 
-    Different keys give independent streams, also keys that differ in one number by one (NumPy's ``SeedSequence``).
+    Different keys give independent streams, also keys that differ in one number by one (NumPy's ``SeedSequence``). torch's CPU generator
+    takes 32 bits of it, so that among many thousand streams two can be equal there.
 
     Args:
         seed: the run's seed, at least 0.

@@ -1,7 +1,12 @@
-"""What the training loaders of several configs deliver, compared pixel for pixel and box for box."""
+"""What the training loaders of several configs deliver, compared pixel for pixel and box for box.
+
+Compared is what comes out of the pipelines: before normalisation and padding, batch augmentation in the data preprocessor, and hooks that
+change a pipeline in the course of training.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from mmengine.config import Config
@@ -23,29 +28,45 @@ class DeliveredSample:
     ignored_boxes_xyxy_abs: Tensor  # (M, 4)
 
 
-def delivered_samples(cfg: Config, epochs: int) -> Iterator[DeliveredSample]:
-    """Every sample of the first epochs, in the order of training on one process; no model is built."""
+def delivered_samples(cfg: Config, epochs: int, max_batches: int | None = None) -> Iterator[DeliveredSample]:
+    """The samples of the first epochs, of ``max_batches`` batches each, in the order of training on one process; no model is built.
+
+    Raises:
+        ValueError: when the config has no seed, or lacks the hook that seeds its samples in training.
+    """
+    seed = cfg.get('randomness', {}).get('seed')
+    hooks = {hook['type'] if isinstance(hook, dict) else type(hook).__name__ for hook in cfg.get('custom_hooks') or []}
+    if seed is None or 'EpochSeedHook' not in {name.split('.')[-1] for name in hooks}:
+        raise ValueError(
+            f'{cfg.filename} needs randomness.seed and mmdet_detr_plugin.EpochSeedHook in custom_hooks for samples that can be repeated, '
+            f'got seed {seed} and {sorted(hooks)}; a config that inherits hooks writes custom_hooks = _base_.custom_hooks + [...]'
+        )
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    seed = cfg.randomness.seed
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed)
     for epoch in range(epochs):
-        sampler = loader.sampler if hasattr(loader.sampler, 'set_epoch') else loader.batch_sampler.sampler
-        sampler.set_epoch(epoch)
+        if max_batches is not None and epoch:  # some samplers keep state when an epoch is not read to its end
+            loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed)
+        for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):  # as mmengine's DistSamplerSeedHook
+            if hasattr(sampler, 'set_epoch'):
+                sampler.set_epoch(epoch)
         if hasattr(loader.dataset, 'sample_randomness'):
             loader.dataset.sample_randomness.set(seed, epoch)
-        for number, batch in enumerate(loader):
+        for number, batch in enumerate(islice(loader, max_batches)):
             for pixels, sample in zip(batch['inputs'], batch['data_samples'], strict=True):
                 gt = sample.gt_instances
                 ignored = sample.ignored_instances.bboxes if 'ignored_instances' in sample else gt.bboxes[:0]
                 yield DeliveredSample(epoch, number, sample.img_path, pixels, _tensor(gt.bboxes), gt.labels, _tensor(ignored))
 
 
-def first_difference(cfgs: Sequence[Config], epochs: int = 2) -> str | None:
+def first_difference(cfgs: Sequence[Config], epochs: int = 2, max_batches: int | None = None) -> str | None:
     """None when all loaders deliver the same; else where and how they first differ.
 
-    Equality needs nothing about the models, so it holds for training too: both go through the same loader and the same seeds.
+    One config twice, with 0 and with 2 workers, shows transforms that keep a generator or a cache of their own, which no seed reaches.
+
+    Raises:
+        ValueError: when a config has no seed, or lacks the hook that seeds its samples in training.
     """
-    streams = [delivered_samples(cfg, epochs) for cfg in cfgs]
+    streams = [delivered_samples(cfg, epochs, max_batches) for cfg in cfgs]
     sentinel = object()
     while True:
         samples = [next(stream, sentinel) for stream in streams]

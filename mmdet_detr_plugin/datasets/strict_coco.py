@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import mmcv
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 
@@ -47,7 +48,12 @@ class StrictCocoDataset(CocoDataset):
             return super().prepare_data(idx)
         except Exception as error:
             path = self.get_data_info(idx)['img_path']
-            state = 'is missing' if not Path(path).exists() else 'cannot be read as an image or does not pass the pipeline'
+            if _is_readable(path):
+                raise ValueError(
+                    f'The pipeline failed on image {path}, which can be read ({type(error).__name__}: {error}; the traceback above names '
+                    'the transform).'
+                ) from error
+            state = 'cannot be read as an image' if Path(path).exists() else 'is missing'
             raise ValueError(
                 f'Image {path} {state} ({type(error).__name__}: {error}). Expected a readable image, as listed in '
                 f'{self.ann_file}; repair it, or remove it from that file.'
@@ -89,6 +95,13 @@ class StrictCocoDataset(CocoDataset):
                 f'metainfo.classes is in another order than the categories of {self.ann_file}: expected {_list(in_order)}, got '
                 f"{_list(classes)}. Labels follow the file, so names would be swapped; use the file's order."
             )
+
+
+def _is_readable(path: str) -> bool:
+    try:
+        return mmcv.imread(path) is not None
+    except Exception:
+        return False
 
 
 def _list(names, most: int = 12) -> str:

@@ -21,9 +21,19 @@ def write_atomically(content: bytes, path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())  # else, after a crash of the machine, the new name may hold nothing
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Renames reach the disk before what comes after them, such as the deletion of older files."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @register_backend('mmdet_detr_plugin.AtomicLocalBackend', force=True)

@@ -19,23 +19,34 @@ class EpochSeedHook(Hook):
 
     Raises:
         ValueError: before training, when ``randomness`` has no seed, or one for each rank; the loop has no epochs; the training data set
-            cannot be seeded; or the checkpoint that training resumes from was trained with another seed.
+            cannot be seeded; or the checkpoint that training resumes from was trained with another seed, batch size, number of processes
+            or data set.
     """
 
     priority = 'HIGHEST'  # before anything draws
 
     def before_run(self, runner) -> None:
-        randomness = runner.cfg.get('randomness', {})
-        self.seed = randomness.get('seed')
-        if self.seed is None:
+        self.configured = dict(runner._randomness_cfg)  # mmengine writes a resumed checkpoint's seed into it
+
+    def before_train(self, runner) -> None:
+        self._check_config(runner)
+        self.seed = self.configured['seed']
+        self._check_resumed(runner)
+        counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        if len(runner.train_dataloader) % counts:
+            runner.logger.warning(
+                f'{counts} iterations of accumulated gradients do not divide the {len(runner.train_dataloader)} of an epoch: a resumed run '
+                'loses those that are pending at the end of an epoch, and differs from an uninterrupted one.'
+            )
+
+    def _check_config(self, runner) -> None:
+        if self.configured.get('seed') is None:
             raise ValueError('EpochSeedHook needs a seed, and randomness.seed is not set; write randomness=dict(seed=0) in the config')
-        if randomness.get('diff_rank_seed'):
+        if self.configured.get('diff_rank_seed'):
             raise ValueError(
                 'randomness.diff_rank_seed must be False: EpochSeedHook gives every rank its own random state already, and the order of '
                 'the data would depend on what the model drew'
             )
-
-    def before_train(self, runner) -> None:
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise ValueError(
                 f'EpochSeedHook needs a loop of epochs (train_cfg.type EpochBasedTrainLoop), got {type(runner.train_loop).__name__}; '
@@ -44,13 +55,22 @@ class EpochSeedHook(Hook):
         dataset = runner.train_dataloader.dataset
         if not hasattr(dataset, 'sample_randomness'):
             raise ValueError(
-                f'the training data set {type(dataset).__name__} cannot give every sample its own randomness; wrap it: '
-                "dataset=dict(type='mmdet_detr_plugin.SeededDataset', dataset=...)"
+                f'the training data set {type(dataset).__name__} cannot give every sample its own randomness. Wrap it: dataset=dict('
+                "_delete_=True, type='mmdet_detr_plugin.SeededDataset', dataset=dict(...)); or derive its class from StrictCocoDataset"
             )
-        if runner.seed != self.seed:  # mmengine took over the checkpoint's
+
+    def _check_resumed(self, runner) -> None:
+        if runner.seed != self.seed:
             raise ValueError(
                 f'the checkpoint to resume from was trained with the seed {runner.seed}, the config has randomness.seed={self.seed}; the '
                 f'order of the data would change. Set randomness.seed={runner.seed}, or start a new run with load_from and without resume'
+            )
+        iters = len(runner.train_dataloader)
+        if runner.iter != runner.epoch * iters:
+            raise ValueError(
+                f'the checkpoint to resume from holds {runner.iter} iterations in {runner.epoch} epochs, this run has {iters} in each: the '
+                'batch size, the number of processes or the data set has changed. Resume with those of the first start, or start a new run '
+                'with load_from and without resume'
             )
 
     def before_train_epoch(self, runner) -> None:

@@ -27,7 +27,7 @@ class PlainCheckpointHook(Hook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         for key in checkpoint:
             if key not in ('state_dict', 'ema_state_dict', 'optimizer'):  # tensors and numbers already
-                checkpoint[key] = to_plain(checkpoint[key])
+                checkpoint[key] = to_plain(checkpoint[key], where=key)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
@@ -38,11 +38,11 @@ class PlainCheckpointHook(Hook):
                 scalars[key] = HistoryBuffer(log_history, count_history, value['max_length'])
 
 
-def to_plain(value):
+def to_plain(value, where: str = 'value'):
     """The same value made of dicts, lists, tuples, tensors, strings, numbers, None.
 
     Raises:
-        TypeError: for anything else, naming its type.
+        TypeError: for anything else, naming its type and its place.
     """
     if isinstance(value, HistoryBuffer):
         log_history, count_history = value.data
@@ -52,13 +52,17 @@ def to_plain(value):
             max_length=value.max_length,
         )
     if isinstance(value, dict):
-        return {to_plain(key): to_plain(item) for key, item in value.items()}
+        return {to_plain(key, where): to_plain(item, f'{where}.{key}') for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(to_plain(item) for item in value) if type(value) in (list, tuple) else tuple(map(to_plain, value))
+        items = [to_plain(item, f'{where}[{index}]') for index, item in enumerate(value)]
+        return items if type(value) is list else tuple(items)
     if isinstance(value, np.ndarray):
         return torch.as_tensor(value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (torch.Tensor, str, bytes, int, float, bool, type(None))):
         return value
-    raise TypeError(f'a checkpoint may hold tensors and plain values only, found {type(value).__name__}: {value!r:.80}')
+    raise TypeError(
+        f'a checkpoint may hold tensors and plain values only, found {type(value).__name__} in {where}: {value!r:.80}. Keep other objects '
+        'out of metainfo and of the message hub (info that need not be saved: update_info(..., resumed=False))'
+    )

@@ -3,63 +3,102 @@
 mmengine 0.10.7 deletes old checkpoints before it has written the new one, writes in place, and forgets a validation that was interrupted.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
 from pathlib import Path
 
-from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
+from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.runner import EpochBasedTrainLoop
 
 from ..registry import HOOKS
 from .atomic_local_backend import write_atomically
-
-LAST_CHECKPOINT = 'last_checkpoint'  # mmengine's name: where resuming starts
-LAST_VALIDATED = 'last_validated'
+from .epoch_seed_hook import EpochSeedHook
+from .plain_checkpoint_hook import PlainCheckpointHook
 
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, with its arguments and file names, in an order in which nothing can be lost.
 
-    New checkpoints and the pointer ``last_checkpoint`` are written to temporary files and renamed; what they replace is deleted after that.
-    A validation that an interruption has cut off is made up for when training resumes, so that the best checkpoint is the uninterrupted
-    run's: the epoch of the last complete one stands in ``last_validated``.
+    Checkpoints and the pointer ``last_checkpoint`` are written to temporary files and renamed; what they replace is deleted after that. An
+    epoch's checkpoint is written again after its validation, so that it knows the best metric and whatever else follows from the metric
+    (``ReduceOnPlateauLR``). When training resumes from one that was not, that validation is done first.
 
-    Other storage than local files is written through its own backend, as mmengine does.
+    Only this run's own files, those in its output folder, are ever deleted. Other storage than local files is written through its own
+    backend, as mmengine does.
 
     Raises:
-        ValueError: before training, when not all processes resume from the same epoch.
+        ValueError: before training, when not all processes resume from the same checkpoint.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        is_local = '://' not in (self.out_dir or '')
-        if is_local and self.backend_args is None and self.file_client_args is None:
+        is_local = '://' not in str(self.out_dir or '') and self.backend_args in (None, dict(backend='local'))
+        if is_local and self.file_client_args is None:
             self.backend_args = dict(backend='mmdet_detr_plugin.AtomicLocalBackend')
+        self.is_training = False
+
+    def before_run(self, runner) -> None:
+        pointer = Path(runner.work_dir) / 'last_checkpoint'
+        if runner._resume and runner._load_from is None and pointer.is_file():
+            named = pointer.read_text().strip()
+            moved = pointer.with_name(Path(named).name)
+            if '://' not in named and not Path(named).exists() and moved.is_file():
+                runner.logger.info(f'{named} has moved; resuming from {moved}.')
+                runner._load_from = str(moved)
 
     def before_train(self, runner) -> None:
-        epochs = all_gather_object(runner.epoch)
-        if len(set(epochs)) > 1:
-            raise ValueError(
-                f'the processes start after different epochs, by rank: {epochs}. All must find the same checkpoint: put work_dir '
-                f'({runner.work_dir}) on a disk that all machines share, or copy it to each'
-            )
+        self._check_start(runner)
         super().before_train(runner)  # deletes what a kill has left beyond max_keep_ckpts
-        self._storage = self.file_backend
-        self._remove(set(runner.message_hub.runtime_info.get('outdated_ckpts', [])) - self._best_paths())
-        if runner.epoch == 0:
-            if is_main_process():
-                (Path(runner.work_dir) / LAST_VALIDATED).unlink(missing_ok=True)  # of an earlier run in this folder
-            return
-        self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')
-        if self.by_epoch and self._validation_is_due(runner):
-            runner.logger.info(f'The validation after epoch {runner.epoch} was interrupted; it is done now.')
-            runner.val_loop.run()
+        if is_main_process():
+            for folder, pattern in ((runner.work_dir, 'last_checkpoint.tmp'), (self.out_dir, '*.pth.tmp')):
+                for half_written in Path(folder).glob(pattern):
+                    half_written.unlink()
+        self.is_training = True
+        self._set_best_paths([self._here(path) for path in self._best_paths()])
+        info = runner.message_hub.runtime_info
+        if self.save_best:
+            self._remove([self._here(path) for path in info.get('outdated_ckpts', [])])
+        if runner.iter > 0:
+            self.last_ckpt = info.get('last_ckpt') and self._here(info['last_ckpt'])
+            if self.by_epoch and self._validation_is_due(runner) and info.get('last_validated') != runner.epoch:
+                runner.logger.info(f'The checkpoint knows of no complete validation after epoch {runner.epoch}; it is done now.')
+                runner.val_loop.run()
 
     def after_val_epoch(self, runner, metrics) -> None:
+        if not self.is_training:  # runner.val(): there is nothing to save
+            return
+        runner.message_hub.update_info('last_validated', runner.epoch)
+        self._is_saved = False
         super().after_val_epoch(runner, metrics)
-        if is_main_process() and self.by_epoch:
-            write_atomically(str(runner.epoch).encode(), Path(runner.work_dir) / LAST_VALIDATED)
+        if self.by_epoch and not self._is_saved and self.last_ckpt == self._path(runner.epoch):
+            self._save_checkpoint_with_step(runner, runner.epoch, meta=dict(epoch=runner.epoch, iter=runner.iter))
+
+    def _check_start(self, runner) -> None:
+        starts = all_gather_object((runner.epoch, runner.iter))
+        if len(set(starts)) > 1:
+            raise ValueError(
+                f'the processes start from different checkpoints, (epoch, iteration) by rank: {starts}. All must find the same one: put '
+                f'work_dir ({runner.work_dir}) on a disk that all machines share, or copy it to each'
+            )
+        pointer = Path(runner.work_dir) / 'last_checkpoint'
+        if runner.iter == 0 and is_main_process() and pointer.is_file():
+            earlier = pointer.with_name('last_checkpoint.earlier_run')
+            os.replace(pointer, earlier)  # else an interruption before the first checkpoint would resume the earlier run
+            runner.logger.warning(
+                f'{runner.work_dir} holds checkpoints of an earlier run, which this new run will overwrite; its last one is named in '
+                f'{earlier.name} (to go on with it, stop and use --resume {pointer.with_name(Path(earlier.read_text().strip()).name)}).'
+            )
+        if not self.by_epoch and isinstance(runner.train_loop, EpochBasedTrainLoop):
+            runner.logger.warning(
+                'Checkpoints by iterations: a run resumed in the middle of an epoch sees that epoch from its start again.'
+            )
+        for needed, why in ((EpochSeedHook, 'a resumed run will differ'), (PlainCheckpointHook, 'torch 2.6 and later will not read them')):
+            if not any(isinstance(hook, needed) for hook in runner.hooks):
+                runner.logger.warning(
+                    f'Checkpoints are written without {needed.__name__}: {why}. Add it to custom_hooks; a config that inherits hooks '
+                    'writes custom_hooks = _base_.custom_hooks + [...].'
+                )
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         outdated = []
@@ -69,12 +108,11 @@ class SafeCheckpointHook(CheckpointHook):
             self.keep_ckpt_ids.append(step)
             # The new file also names the outdated one: killed before deleting it, the resumed run finds it in its list.
             runner.message_hub.update_info('keep_ckpt_ids', outdated + list(self.keep_ckpt_ids))
-        filename = self.filename_tmpl.format(step)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
+        self.last_ckpt = self._path(step)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.save_checkpoint(
             self.out_dir,
-            filename,
+            self.filename_tmpl.format(step),
             self.file_client_args,
             save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
@@ -84,57 +122,53 @@ class SafeCheckpointHook(CheckpointHook):
             **self.args,
         )
         if is_main_process():
-            write_atomically(self.last_ckpt.encode(), Path(runner.work_dir) / LAST_CHECKPOINT)
-        self._remove({self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)) for old in outdated})
+            write_atomically(self.last_ckpt.encode(), Path(runner.work_dir) / 'last_checkpoint')
+        self._is_saved = True
+        if outdated:
+            self._remove([self._path(old) for old in outdated])
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
-        outdated = self._best_paths()
-        runner.message_hub.update_info('outdated_ckpts', sorted(outdated))
-        with self._nothing_removed():
-            super()._save_best_checkpoint(runner, metrics)
-        self._remove(outdated - self._best_paths())
-
-    def _best_paths(self) -> set[str]:
         if not self.save_best:
-            return set()
-        paths = self.best_ckpt_path_dict.values() if hasattr(self, 'best_ckpt_path_dict') else [self.best_ckpt_path]
-        return {path for path in paths if path}
+            return
+        former = self._best_paths()
+        runner.message_hub.update_info('outdated_ckpts', former)
+        self._set_best_paths([None] * len(former))  # mmengine deletes them first; here it knows of none
+        super()._save_best_checkpoint(runner, metrics)
+        current = [new or old for new, old in zip(self._best_paths(), former, strict=True)]
+        self._set_best_paths(current)
+        self._remove(former)
 
-    @contextmanager
-    def _nothing_removed(self) -> Iterator[None]:
-        """mmengine deletes the former best checkpoint first; here it finds no file to delete."""
-        self.file_backend = _Unremovable(self._storage)
-        try:
-            yield
-        finally:
-            self.file_backend = self._storage
+    def _best_paths(self) -> list[str | None]:
+        """The best checkpoint for each key of ``save_best``."""
+        if not self.save_best:
+            return []
+        return list(self.best_ckpt_path_dict.values()) if hasattr(self, 'best_ckpt_path_dict') else [self.best_ckpt_path]
 
-    def _remove(self, paths: set[str]) -> None:
+    def _set_best_paths(self, paths: list[str | None]) -> None:
+        if hasattr(self, 'best_ckpt_path_dict'):
+            self.best_ckpt_path_dict = dict(zip(self.best_ckpt_path_dict, paths, strict=True))
+        elif paths:
+            self.best_ckpt_path = paths[0]
+
+    def _path(self, step: int) -> str:
+        return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+
+    def _here(self, path: str | None) -> str | None:
+        """The file of that name in this run's folder: the folder may have moved, and another run's files are not ours to delete."""
+        return path and self.file_backend.join_path(self.out_dir, Path(path).name)
+
+    def _remove(self, paths: list[str | None]) -> None:
         if is_main_process():
-            for path in paths:
-                if self._storage.isfile(path):
-                    self._storage.remove(path)
-                elif self._storage.isdir(path):  # deepspeed
-                    self._storage.rmtree(path)
+            for path in {path for path in paths if path} - set(self._best_paths()):
+                if self.file_backend.isfile(path):
+                    self.file_backend.remove(path)
+                elif self.file_backend.isdir(path):  # deepspeed
+                    self.file_backend.rmtree(path)
 
     @staticmethod
     def _validation_is_due(runner) -> bool:
         loop = runner.train_loop
         loop._decide_current_val_interval()  # as the loop does after every epoch
-        due = loop.epoch >= loop.val_begin and (loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs)
-        if runner.val_loop is None or not due:
-            return False
-        path = Path(runner.work_dir) / LAST_VALIDATED
-        done = [path.is_file() and path.read_text() == str(runner.epoch)]
-        broadcast_object_list(done)  # the others may be on machines that do not see the file
-        return not done[0]
-
-
-class _Unremovable:
-    def __init__(self, backend) -> None:
-        self.join_path = backend.join_path
-
-    def isfile(self, path) -> bool:
-        return False
-
-    isdir = isfile
+        at_interval = loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs
+        return runner.val_loop is not None and loop.epoch >= loop.val_begin and at_interval

@@ -72,7 +72,7 @@ def test_check_sees_a_transform_that_draws_from_the_global_state(pair):
 def test_check_sees_a_data_set_whose_samples_are_not_seeded(pair):
     for cfg in pair:
         cfg.train_dataloader.dataset.type = 'CocoDataset'
-    assert 'epoch 1, batch 1: config 2 delivers another image size' in first_difference(pair)
+    assert first_difference(pair).startswith('epoch 1, batch ')
 
 
 def test_check_sees_another_order_another_batch_size_and_missing_images(pair):
@@ -84,6 +84,22 @@ def test_check_sees_another_order_another_batch_size_and_missing_images(pair):
     pair[1].train_dataloader.batch_size = 4
     pair[1].train_dataloader.dataset.indices = 8
     assert first_difference(pair) is not None
+
+
+def test_check_needs_what_makes_training_repeatable(pair):
+    pair[1].custom_hooks = [dict(type='NumClassCheckHook')]
+    with pytest.raises(
+        ValueError, match=r"faster-rcnn_r18.*needs .*EpochSeedHook.*got seed 0 and \['NumClassCheckHook'\]; .*_base_.custom_hooks"
+    ):
+        first_difference(pair)
+    pair[0].randomness = dict()
+    with pytest.raises(ValueError, match=r'detr_r18.*needs randomness.seed .* got seed None'):
+        first_difference(pair)
+
+
+def test_check_can_stop_early(pair):
+    assert len(list(delivered_samples(pair[0], epochs=2, max_batches=1))) == 2 * 4
+    assert first_difference(pair, max_batches=1) is None
 
 
 def test_check_sees_a_moved_box(pair):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmcv.transforms import BaseTransform
 from mmdet.registry import DATASETS, TRANSFORMS
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from mmdet_detr_plugin.datasets.sample_randomness import SeededDataset
 
@@ -128,10 +128,33 @@ def test_wrapper_shows_what_it_wraps():
     assert len(dataset) == 6 and dataset.metainfo == dict(classes=('a',))
     with pytest.raises(AttributeError, match='nonsense'):
         getattr(dataset, 'nonsense')  # noqa: B009
-    for duplicate in (copy.deepcopy(dataset), pickle.loads(pickle.dumps(dataset))):
-        duplicate.sample_randomness.set(0, 1)
-        dataset.sample_randomness.set(0, 1)
-        assert duplicate[2] == dataset[2]
+    dataset.pipeline = 'switched'  # as mmdet's PipelineSwitchHook does
+    assert dataset.dataset.pipeline == dataset.pipeline == 'switched'
+
+
+@pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda dataset: pickle.loads(pickle.dumps(dataset))], ids=['deepcopy', 'pickle'])
+def test_copies_tell_their_persistent_workers_the_epoch(duplicate):
+    dataset = duplicate(SeededDataset(Draws()))
+    loader, epochs = DataLoader(dataset, batch_size=None, num_workers=1, persistent_workers=True), []
+    for epoch in range(2):
+        dataset.sample_randomness.set(7, epoch)
+        epochs.append(sorted(tuple(map(float, item)) for item in loader))
+    assert epochs == drawn(epochs=2)
+
+
+def test_data_sets_that_load_whole_batches_are_seeded_too():
+    """torch's ``Subset`` has ``__getitems__``, which a loader of batches prefers."""
+    dataset = SeededDataset(Subset(Draws(), [4, 1, 3]))
+    loader, epochs = DataLoader(dataset, batch_size=2, collate_fn=list), []
+    for _ in range(2):
+        dataset.sample_randomness.set(7, 0)
+        epochs.append([sample for batch in loader for sample in batch])
+    assert epochs[0] == epochs[1] and [sample[0] for sample in epochs[0]] == [4, 1, 3]
+
+
+def test_inherited_arguments_are_answered_with_the_cure():
+    with pytest.raises(ValueError, match=r"argument dataset only, got \['data_root'\] too; .*dict\(_delete_=True, type='mmdet_detr"):
+        SeededDataset(Draws(), data_root='x')
 
 
 @pytest.mark.parametrize('seed, epoch', [(-1, 0), (0, -1)])

@@ -60,7 +60,7 @@ def test_seed_is_required(tmp_path, randomness, message):
 
 def test_data_set_that_cannot_be_seeded_is_named(tmp_path):
     loader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler'), dataset=dict(type='TinyData', seeded=False))
-    with pytest.raises(ValueError, match=r"TinyData cannot give every sample.*dict\(type='mmdet_detr_plugin.SeededDataset', dataset="):
+    with pytest.raises(ValueError, match=r"TinyData cannot give every sample.*_delete_=True, type='mmdet_detr_plugin.SeededDataset'"):
         tiny_runner(tmp_path, train_dataloader=loader).train()
 
 
@@ -73,3 +73,27 @@ def test_resuming_with_another_seed_is_refused(tmp_path):
     tiny_runner(tmp_path, epochs=1).train()
     with pytest.raises(ValueError, match=r'trained with the seed 0, the config has randomness.seed=5.*Set randomness.seed=0'):
         tiny_runner(tmp_path, resume=True, randomness=dict(seed=5)).train()
+
+
+def test_resuming_with_another_batch_size_is_refused(tmp_path):
+    tiny_runner(tmp_path, epochs=1).train()
+    loader = dict(batch_size=5, num_workers=0, sampler=dict(type='DefaultSampler'), dataset=dict(type='TinyData'))
+    with pytest.raises(ValueError, match=r'holds 3 iterations in 1 epochs, this run has 1 in each: the batch size, .* has changed'):
+        tiny_runner(tmp_path, resume=True, train_dataloader=loader).train()
+
+
+def test_gradients_that_stay_pending_are_warned_of(tmp_path, monkeypatch):
+    for counts, expected in ((3, []), (2, ['2 iterations of accumulated gradients do not divide the 3 of an epoch'])):
+        runner = tiny_runner(
+            tmp_path / str(counts), epochs=1, optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1), accumulative_counts=counts)
+        )
+        messages = []
+        monkeypatch.setattr(runner.logger, 'warning', messages.append)
+        runner.train()
+        assert [message.split(':')[0] for message in messages] == expected
+
+
+def test_evaluation_needs_no_seed(tmp_path):
+    runner = tiny_runner(tmp_path, randomness=dict(seed=None))
+    runner.val_evaluator.metrics[0].runner_epoch = lambda: 1
+    assert runner.val() == {'tiny/score': 0.2}

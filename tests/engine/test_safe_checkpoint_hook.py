@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from mmdet_detr_plugin.engine import atomic_local_backend
+from mmdet_detr_plugin.engine import SafeCheckpointHook, atomic_local_backend
 
 from ..tools.test_resuming import assert_equal
 from .tiny_training import tiny_runner
@@ -91,7 +91,7 @@ def straight(request, tmp_path_factory):
 def test_straight_run_keeps_what_mmengine_keeps(straight, tmp_path):
     settings, work, _ = straight
     tiny_runner(tmp_path, checkpoint=dict(settings, type='CheckpointHook')).train()
-    assert files(work) - {'last_validated'} == files(tmp_path)
+    assert files(work) == files(tmp_path)
 
 
 def test_killed_at_every_change_on_the_disk(straight, tmp_path):
@@ -154,19 +154,85 @@ class CountValidations(Hook):
         self.epochs.append(runner.epoch)
 
 
+def validations(runner) -> list[int]:
+    count = CountValidations()
+    runner.register_hook(count)
+    runner.train()
+    return count.epochs
+
+
 def test_only_an_interrupted_validation_is_made_up_for(tmp_path):
-    tiny_runner(tmp_path).train()
-    for last_validated, expected in (('4', []), ('3', [4])):
-        (tmp_path / 'last_validated').write_text(last_validated)
-        count = CountValidations()
-        runner = tiny_runner(tmp_path, resume=True)
-        runner.register_hook(count)
-        runner.train()
-        assert count.epochs == expected
+    assert validations(tiny_runner(tmp_path / 'a')) == [1, 2, 3, 4]
+    assert validations(tiny_runner(tmp_path / 'a', resume=True)) == []
+    # without val_evaluator the checkpoint is that of an epoch whose validation has not begun
+    nothing = dict(val_evaluator=None, val_dataloader=None, val_cfg=None, param_scheduler=None, checkpoint=dict(save_best=None))
+    tiny_runner(tmp_path / 'b', epochs=2, **nothing).train()
+    assert validations(tiny_runner(tmp_path / 'b', resume=True, param_scheduler=None)) == [2, 3, 4]
+    # every second epoch has a checkpoint; that of an epoch in between is not asked for
+    every_second = dict(interval=2)
+    tiny_runner(tmp_path / 'c', epochs=2, checkpoint=every_second).train()
+    assert validations(tiny_runner(tmp_path / 'c', resume=True, checkpoint=every_second)) == [3, 4]
 
 
-def test_new_run_in_an_old_folder_forgets_the_old_validation(tmp_path):
+def test_new_run_in_an_old_folder_does_not_lead_back_to_the_old_one(tmp_path, caplog):
     tiny_runner(tmp_path).train()
-    assert (tmp_path / 'last_validated').read_text() == '4'
-    tiny_runner(tmp_path, epochs=1, val_evaluator=None, val_dataloader=None, val_cfg=None, checkpoint=dict(save_best=None)).train()
-    assert not (tmp_path / 'last_validated').exists()
+    with pytest.raises(Killed):
+        run_until_first_checkpoint(tmp_path)
+    assert not (tmp_path / 'last_checkpoint').exists()
+    assert (tmp_path / 'last_checkpoint.earlier_run').read_text().endswith('epoch_4.pth')
+    assert validations(tiny_runner(tmp_path, resume=True, epochs=2)) == [1, 2]
+
+
+def run_until_first_checkpoint(work: Path) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        Disk(monkeypatch, limit=1)  # the pointer's renaming is the first change
+        tiny_runner(work).train()
+
+
+def test_moved_folder_is_resumed(tmp_path):
+    tiny_runner(tmp_path / 'old', epochs=2).train()
+    (tmp_path / 'old').rename(tmp_path / 'new')
+    assert validations(tiny_runner(tmp_path / 'new', resume=True)) == [3, 4]
+    assert not (tmp_path / 'old').exists()
+    reference = tmp_path / 'reference'
+    tiny_runner(reference).train()
+    assert files(tmp_path / 'new') == files(reference)
+
+
+def test_files_of_another_run_are_left_alone(tmp_path):
+    tiny_runner(tmp_path / 'a', epochs=2).train()
+    before = files(tmp_path / 'a')
+    assert any(name.startswith('best_') for name in before)
+    runner = tiny_runner(tmp_path / 'b', resume=True, load_from=str(tmp_path / 'a' / 'epoch_2.pth'))
+    assert validations(runner) == [3, 4]
+    assert files(tmp_path / 'a') == before
+    assert 'best_tiny_score_epoch_3.pth' in files(tmp_path / 'b')
+
+
+def test_validation_alone_writes_nothing(tmp_path):
+    runner = tiny_runner(tmp_path, custom_hooks=[])
+    runner.val_evaluator.metrics[0].runner_epoch = lambda: 1
+    assert runner.val() == {'tiny/score': 0.2}
+    assert not list(tmp_path.glob('*.pth')) and not (tmp_path / 'last_checkpoint').exists()
+
+
+def warnings_of(monkeypatch, runner) -> str:
+    messages = []
+    monkeypatch.setattr(runner.logger, 'warning', lambda message, *args, **kwargs: messages.append(message))
+    runner.train()
+    return '\n'.join(messages)
+
+
+def test_missing_hooks_and_checkpoints_by_iteration_are_warned_of(tmp_path, monkeypatch):
+    assert warnings_of(monkeypatch, tiny_runner(tmp_path / 'a', epochs=1)) == ''
+    text = warnings_of(monkeypatch, tiny_runner(tmp_path / 'b', epochs=1, custom_hooks=[]))
+    assert 'without EpochSeedHook: a resumed run will differ' in text and 'without PlainCheckpointHook: torch 2.6' in text
+    assert 'custom_hooks = _base_.custom_hooks + [...]' in text
+    text = warnings_of(monkeypatch, tiny_runner(tmp_path / 'c', epochs=1, checkpoint=dict(by_epoch=False, interval=2)))
+    assert 'resumed in the middle of an epoch sees that epoch from its start again' in text
+
+
+def test_paths_and_named_local_storage_are_written_safely_too(tmp_path):
+    for settings in (dict(out_dir=tmp_path / 'elsewhere'), dict(backend_args=dict(backend='local'))):
+        assert SafeCheckpointHook(**settings).backend_args == dict(backend='mmdet_detr_plugin.AtomicLocalBackend')
+    assert SafeCheckpointHook(out_dir='s3://bucket').backend_args is None

@@ -73,7 +73,11 @@ def tiny_runner(work_dir: Path, resume: bool = False, epochs: int = 4, checkpoin
         train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=1),
         val_cfg=dict(),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)),
-        param_scheduler=[dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=5), dict(type='MultiStepLR', milestones=[3])],
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=5),
+            dict(type='MultiStepLR', milestones=[3]),
+            dict(type='ReduceOnPlateauLR', monitor='tiny/score', rule='greater', patience=0, factor=0.5),
+        ],
         default_hooks=dict(
             checkpoint=dict(
                 type='mmdet_detr_plugin.SafeCheckpointHook', interval=1, max_keep_ckpts=1, save_best='tiny/score', rule='greater'
@@ -92,7 +96,7 @@ def tiny_runner(work_dir: Path, resume: bool = False, epochs: int = 4, checkpoin
     )
     tiny_runner.count += 1  # mmengine keeps a message hub for each experiment name
     settings.update(changes)
-    runner = Runner(**settings, cfg=dict(randomness=settings['randomness']))
+    runner = Runner(**settings)
     return runner
 
 

@@ -1,10 +1,16 @@
 """Gradients of two ranks equal those of one process with the same global batch."""
 
+import copy
+from types import SimpleNamespace
+
 import pytest
 import torch
-from mmengine.model import MMDistributedDataParallel
+from mmengine.hooks import EMAHook
+from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.registry import init_default_scope
 from torch import distributed, multiprocessing
+
+from mmdet_detr_plugin.engine import SyncNormStatsHook
 
 from ..builders import build, detr_config, make_batch, randomize_norm_layers
 
@@ -51,7 +57,36 @@ def rank_gradients(rank: int, group_file: str, cases: list, out: str) -> None:
         batch, mine = global_batch(dtype, counts), slice(2 * rank, 2 * rank + 2)
         results.append(gradient(model, {key: value[mine] for key, value in batch.items()}))
     torch.save(results, f'{out}.{rank}')
+    torch.save(norm_stats(rank), f'{out}.norms.{rank}')
     distributed.destroy_process_group()
+
+
+def norm_stats(rank: int) -> list[torch.Tensor]:
+    """Statistics of a trained, an averaged (EMA) and a frozen batch norm, before and after SyncNormStatsHook."""
+
+    class Norms(BaseModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trained, self.frozen = torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(2)
+
+        def forward(self, inputs):
+            return self.frozen(self.trained(inputs))
+
+        def train(self, mode: bool = True) -> 'Norms':
+            super().train(mode)
+            self.frozen.eval()
+            return self
+
+    model = Norms().train()
+    average = copy.deepcopy(model).eval()
+    for number, norm in enumerate((model.trained, average.trained, model.frozen)):
+        norm.running_mean.fill_(number + rank)
+        norm.running_var.fill_(number + 2.0 * rank + 1)
+    ema = EMAHook()
+    ema.ema_model = SimpleNamespace(module=average)
+    wrapped = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False)
+    SyncNormStatsHook().after_train_epoch(SimpleNamespace(model=wrapped, hooks=[ema]))
+    return [stat for norm in (model.trained, average.trained, model.frozen) for stat in (norm.running_mean, norm.running_var)]
 
 
 CASES = {
@@ -69,7 +104,8 @@ def gradients(tmp_path_factory) -> dict[str, list[torch.Tensor]]:
     folder = tmp_path_factory.mktemp('ranks')
     multiprocessing.spawn(rank_gradients, (str(folder / 'group'), list(CASES.values()), str(folder / 'out')), nprocs=WORLD_SIZE)
     ranks = [torch.load(folder / f'out.{rank}', weights_only=True) for rank in range(WORLD_SIZE)]
-    return dict(zip(CASES, zip(*ranks)))
+    norms = [torch.load(folder / f'out.norms.{rank}', weights_only=True) for rank in range(WORLD_SIZE)]
+    return dict(zip(CASES, zip(*ranks)), norms=norms)
 
 
 def difference(gradients: dict, case: str) -> float:
@@ -91,3 +127,9 @@ def test_gradients_of_two_ranks_equal_one_process(gradients, case, tolerance):
 def test_class_weights_of_each_rank_differ_by_default_as_in_the_official_code(gradients):
     """The comparison is sharp enough to tell the two normalisations apart."""
     assert difference(gradients, 'each rank its own factor') > 1e-3
+
+
+def test_all_ranks_get_the_average_of_trained_norm_statistics(gradients):
+    for rank, stats in enumerate(gradients['norms']):
+        means_and_vars = [stat.unique().tolist() for stat in stats]
+        assert means_and_vars == [[0.5], [2.0], [1.5], [3.0], [2.0 + rank], [3.0 + 2 * rank]]

@@ -1,10 +1,7 @@
 """A run that was killed and resumed ends as the run that was not, bit for bit, through mmdet's unmodified train.py."""
 
-import os
 import random
 import re
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,6 +11,7 @@ import pytest
 import torch
 
 from ..conftest import ROOT
+from .processes import running
 from .test_mmdet_tools import CONFIGS, MMDET_TOOLS
 
 EPOCHS, BATCH_SIZE = 4, 4
@@ -37,30 +35,27 @@ custom_hooks = _base_.custom_hooks + [dict(type='EMAHook', ema_type='ExpMomentum
     return config
 
 
-def start(config: Path, work: Path, *options) -> subprocess.Popen:
-    work.mkdir(exist_ok=True)
-    command = [sys.executable, '-W', 'ignore', MMDET_TOOLS / 'train.py', config, '--work-dir', work, *options]
-    with open(work / 'output.txt', 'a') as output:
-        return subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, cwd=tempfile.gettempdir(), start_new_session=True, text=True
-        )
+def command(config: Path, work: Path, *options) -> list:
+    return [sys.executable, '-W', 'ignore', MMDET_TOOLS / 'train.py', config, '--work-dir', work, *options]
 
 
 def train(config: Path, work: Path, *options) -> str:
-    process = start(config, work, *options)
-    assert process.wait(timeout=300) == 0, (work / 'output.txt').read_text()[-3000:]
-    return (work / 'output.txt').read_text()
+    with running(command(config, work, *options), tempfile.gettempdir(), work / 'output.txt') as training:
+        return training.finish()
 
 
-def kill_when(process: subprocess.Popen, output: Path, pattern: str, delay: float = 0.0) -> None:
-    """``kill -9`` to the training and its workers, ``delay`` seconds after a line of its output matches."""
-    limit = time.monotonic() + 300
-    while not re.search(pattern, output.read_text()):
-        assert process.poll() is None and time.monotonic() < limit, output.read_text()[-3000:]
-        time.sleep(0.02)
-    time.sleep(delay)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def kill_at_a_random_moment(config: Path, work: Path) -> None:
+    """Somewhere between the first iteration of the second epoch and the third of the last; also between iterations and in validation."""
+    epoch, iteration, delay = random.randint(2, EPOCHS), random.randint(1, 4), random.uniform(0, 2)
+    iteration = 1 if epoch == EPOCHS else iteration  # else the run may end before the kill
+    pattern = re.compile(rf'Epoch\(train\) +\[{epoch}\]\[ *{iteration}/4\].* time: ([\d.]+)')
+    with running(command(config, work), tempfile.gettempdir(), work / 'output.txt') as training:
+        training.wait_for(lambda: pattern.search(training.output()))
+        delay *= float(pattern.search(training.output())[1])
+        print(f'killed {delay:.2f} s after iteration {iteration} of epoch {epoch}')
+        time.sleep(delay)
+        assert training.process.poll() is None
+        training.kill()
 
 
 def assert_same_end(first: Path, second: Path) -> None:
@@ -102,8 +97,6 @@ def straight(request, shapes_dir, tmp_path_factory):
 def test_killed_and_resumed_run_ends_as_the_straight_one(straight, shapes_dir, tmp_path):
     model, reference = straight
     config, work = write_config(tmp_path, model, shapes_dir, workers=2), tmp_path / 'run'
-    epoch, iteration, delay = random.randint(2, EPOCHS), random.randint(1, 4), random.uniform(0, 2)
-    print(f'killed {delay:.2f} s after iteration {iteration} of epoch {epoch}')
-    kill_when(start(config, work), work / 'output.txt', rf'Epoch\(train\) +\[{epoch}\]\[ *{iteration}/4\]', delay)
+    kill_at_a_random_moment(config, work)
     assert 'resumed epoch' in train(config, work, '--resume')
     assert_same_end(reference, work)

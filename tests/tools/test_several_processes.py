@@ -4,20 +4,21 @@ import json
 import os
 import re
 import socket
-import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
 
 from ..conftest import ROOT
+from .processes import running
 from .test_mmdet_tools import CONFIGS, MMDET_TOOLS
 from .test_resuming import assert_equal
 
 PLANTED_HOOK = """
-import os, signal
+import os, signal, time
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
@@ -28,6 +29,7 @@ class PlantedDeath(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if (runner.rank, runner.epoch, batch_idx) == (1, self.epoch, 1):
+            print('planted death at', time.time(), flush=True)
             if self.way == 'kill':
                 os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError('planted: this rank has run out of luck')
@@ -59,34 +61,26 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def environment(**variables) -> dict:
+def environment(folder: Path, **variables) -> dict:
     """Without what an outer launcher may have set; one thread a process."""
-    outer = {
-        key: value for key, value in os.environ.items() if not key.startswith(('SLURM_', 'MASTER_')) and key not in ('RANK', 'WORLD_SIZE')
-    }
-    return {**outer, 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore', **{key: str(value) for key, value in variables.items()}}
+    prefixes = ('SLURM_', 'MASTER_', 'OMPI_', 'TORCHELASTIC_', 'RANK', 'WORLD_SIZE', 'LOCAL_', 'GROUP_', 'ROLE_')
+    outer = {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
+    fixed = dict(PYTHONPATH=str(folder), OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore')
+    return {**outer, **fixed, **{key: str(value) for key, value in variables.items()}}
 
 
 def torchrun(*options) -> list:
     return [sys.executable, '-m', 'torch.distributed.run', *options]
 
 
-def start(command: list, folder: Path, **variables) -> subprocess.Popen:
-    environ = environment(PYTHONPATH=folder, **variables)
-    return subprocess.Popen(
-        list(map(str, command)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=folder,
-        env=environ,
-    )
+def start(command: list, config: Path, name: str, cwd: Path | None = None, **variables):
+    """A running command of this test, its output under ``name``."""
+    return running(command, cwd or config.parent, config.parent / f'{name}.txt', environment(config.parent, **variables))
 
 
-def output_of(process: subprocess.Popen, success: bool = True, seconds: int = 120) -> str:
-    output, _ = process.communicate(timeout=seconds)
-    assert (process.returncode == 0) == success, output[-4000:]
-    return output
+def run(command: list, config: Path, name: str, success: bool = True) -> str:
+    with start(command, config, name) as started:
+        return started.finish(success)
 
 
 def train(config: Path, work: str, launcher: str = 'pytorch') -> list:
@@ -96,7 +90,7 @@ def train(config: Path, work: str, launcher: str = 'pytorch') -> list:
 @pytest.fixture(scope='module')
 def trained(config) -> tuple[Path, str]:
     """Two processes under torchrun: the config and what they printed."""
-    return config, output_of(start([*torchrun('--standalone', '--nproc_per_node=2'), *train(config, 'torchrun')], config.parent))
+    return config, run([*torchrun('--standalone', '--nproc_per_node=2'), *train(config, 'torchrun')], config, 'torchrun')
 
 
 # for what does not depend on the model
@@ -124,7 +118,7 @@ def test_two_processes_evaluate_to_the_same_detections_and_metric(trained):
         command = [*prefix, MMDET_TOOLS / 'test.py', config, config.parent / 'torchrun' / 'epoch_2.pth', '--work-dir', work]
         command += ['--cfg-options', f'test_evaluator.outfile_prefix={work / "detections"}']
         command += ['--launcher', 'none' if len(prefix) == 1 else 'pytorch']
-        metrics.append(re.findall(r'coco/bbox_mAP\w*: -?[\d.]+', output_of(start(command, config.parent))))
+        metrics.append(re.findall(r'coco/bbox_mAP\w*: -?[\d.]+', run(command, config, work.name)))
         results.append(json.loads((work / 'detections.bbox.json').read_text()))
     assert metrics[0] == metrics[1] and len(metrics[0]) == 6
     assert metrics[0] == re.findall(r'coco/bbox_mAP\w*: -?[\d.]+', training_output)[-6:]
@@ -139,9 +133,10 @@ def die(config: Path, way: str, epoch: int) -> str:
 custom_imports = dict(imports=['planted_hook'])
 custom_hooks = _base_.custom_hooks + [dict(type='mmengine.PlantedDeath', way={way!r}, epoch={epoch})]
 """)
-    began = time.monotonic()
-    output = output_of(start([*torchrun('--standalone', '--nproc_per_node=2'), *train(planted, way)], config.parent), success=False)
-    assert time.monotonic() - began < 60
+    command = [*torchrun('--standalone', '--nproc_per_node=2'), *train(planted, way)]
+    output = run(command, config, f'{way}-{epoch}', success=False)
+    died = float(re.search(r'planted death at ([\d.]+)', output)[1])
+    assert time.time() - died < 60
     return output
 
 
@@ -156,42 +151,39 @@ def test_processes_end_together_with_the_reason_when_one_fails(trained_config):
 def test_killed_process_ends_all_and_the_resumed_job_ends_as_the_straight_one(trained_config):
     output = die(trained_config, 'kill', epoch=1)
     assert re.search(r'rank +: 1 .*exitcode +: -9 .*Signal 9 \(SIGKILL\) received', ' '.join(output.split())), output[-3000:]
-    (trained_config.parent / 'kill' / 'last_validated').unlink()  # as if killed in the validation
     command = [*torchrun('--standalone', '--nproc_per_node=2'), *train(trained_config, 'kill'), '--resume']
-    output = output_of(start(command, trained_config.parent))
-    assert 'resumed epoch: 1, iter: 4' in output and 'validation after epoch 1 was interrupted; it is done now' in output
+    assert 'resumed epoch: 1, iter: 4' in run(command, trained_config, 'kill-resumed')
     assert_same_weights(trained_config.parent / 'torchrun', trained_config.parent / 'kill')
 
 
-def two_machines(config: Path, *options) -> list[subprocess.Popen]:
-    """Each with a work directory of its own, as on disks that are not shared."""
+def two_machines(config: Path, name: str, *options, success: bool = True) -> list[str]:
+    """What two machines print that share no disk: each has a working directory and a work_dir of its own."""
     port = free_port()
-    return [
-        start(
-            [
-                *torchrun('--nnodes=2', f'--node_rank={rank}', '--nproc_per_node=1', '--master_addr=127.0.0.1', f'--master_port={port}'),
-                *train(config, f'machine-{rank}'),
-                *options,
-            ],
-            config.parent,
-        )
-        for rank in range(2)
-    ]
+    with ExitStack() as stack:
+        machines = []
+        for rank in range(2):
+            folder = config.parent / f'machine-{rank}'
+            folder.mkdir(exist_ok=True)
+            launcher = torchrun(
+                '--nnodes=2', f'--node_rank={rank}', '--nproc_per_node=1', '--master_addr=127.0.0.1', f'--master_port={port}'
+            )
+            command = [*launcher, *train(config, f'machine-{rank}'), *options]
+            machines.append(stack.enter_context(start(command, config, f'{name}-{rank}', cwd=folder)))
+        return [machine.finish(success) for machine in machines]
 
 
 @with_detr
 def test_two_machines_of_torchrun_train_as_two_processes_of_one(trained_config):
     config = trained_config
-    for machine in two_machines(config):
-        output_of(machine)
-    # machines need not share a disk for training: the first one alone writes checkpoints
-    assert not list((config.parent / 'machine-1').glob('*.pth'))
+    output = two_machines(config, 'machine')[0]
+    assert re.findall(r'coco/bbox_mAP: -?[\d.]+', output) == re.findall(
+        r'coco/bbox_mAP: -?[\d.]+', (config.parent / 'torchrun.txt').read_text()
+    )
+    assert not list((config.parent / 'machine-1').glob('*.pth'))  # the first machine alone writes checkpoints
     assert_same_weights(config.parent / 'torchrun', config.parent / 'machine-0')
-    for machine in two_machines(config, '--resume'):
-        assert re.search(
-            r'ValueError: the processes start after different epochs, by rank: \[2, 0\].*a disk that all machines share',
-            output_of(machine, success=False),
-        )
+    for output in two_machines(config, 'resumed', '--resume', success=False):
+        message = r'ValueError: the processes start from different checkpoints.*: \[\(2, 8\), \(0, 0\)\].*a disk that all machines share'
+        assert re.search(message, output)
 
 
 @with_detr
@@ -204,9 +196,13 @@ def test_two_slurm_tasks_train_as_two_processes_of_torchrun(trained_config):
     common = dict(
         PATH=f'{scontrol.parent}:{os.environ["PATH"]}', SLURM_NTASKS=2, SLURM_NODELIST='node[1-2]', SLURM_LOCALID=0, MASTER_PORT=free_port()
     )
-    tasks = [start([sys.executable, *train(config, 'slurm', 'slurm')], config.parent, SLURM_PROCID=rank, **common) for rank in range(2)]
-    for task in tasks:
-        output_of(task)
+    command = [sys.executable, *train(config, 'slurm', 'slurm')]
+    with (
+        start(command, config, 'slurm-0', SLURM_PROCID=0, **common) as first,
+        start(command, config, 'slurm-1', SLURM_PROCID=1, **common) as second,
+    ):
+        first.finish()
+        second.finish()
     assert_same_weights(config.parent / 'torchrun', config.parent / 'slurm')
 
 
@@ -216,7 +212,18 @@ def assert_same_weights(first: Path, second: Path) -> None:
 
 
 @with_detr
-def test_missing_launcher_is_named(trained_config):
-    config = trained_config
-    output = output_of(start([sys.executable, *train(config, 'none')], config.parent), success=False)
-    assert "ValueError: launcher 'pytorch' sets RANK, WORLD_SIZE, LOCAL_RANK, but RANK, WORLD_SIZE" in output
+@pytest.mark.parametrize(
+    'launcher, variables, message',
+    [
+        ('pytorch', {}, r"launcher 'pytorch' sets RANK, WORLD_SIZE, LOCAL_RANK, but .* is missing; start the processes with torchrun"),
+        ('slurm', {}, r"launcher 'slurm' sets SLURM_PROCID.* is missing; start the processes with srun --ntasks=N"),
+        (
+            'slurm',
+            dict(SLURM_PROCID=0, SLURM_NTASKS=1, SLURM_LOCALID=0, SLURM_NODELIST='node7', PATH='/nowhere'),
+            r"the first machine is not known: MASTER_ADDR is not set, and 'scontrol show hostnames node7' failed .*set MASTER_ADDR",
+        ),
+    ],
+)
+def test_what_a_launcher_has_not_set_is_named(trained_config, launcher, variables, message):
+    with start([sys.executable, *train(trained_config, 'none', launcher)], trained_config, f'none-{launcher}', **variables) as started:
+        assert re.search('ValueError: ' + message, started.finish(success=False))

@@ -31,3 +31,6 @@ test_pipeline = [
 train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(type=dataset_type, filter_cfg=None, pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1, dataset=dict(type=dataset_type, pipeline=test_pipeline))
 test_dataloader = dict(num_workers=1, dataset=dict(type=dataset_type, pipeline=test_pipeline))
+# results are gathered through the processes' own connection; mmengine's default needs a folder that all machines share
+val_evaluator = dict(collect_device='gpu')
+test_evaluator = val_evaluator

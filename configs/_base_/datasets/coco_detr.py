@@ -27,3 +27,6 @@ train_pipeline = [
 train_dataloader = dict(dataset=dict(type=dataset_type, filter_cfg=None, pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(type=dataset_type))
 test_dataloader = dict(dataset=dict(type=dataset_type))
+# results are gathered through the processes' own connection; mmengine's default needs a folder that all machines share
+val_evaluator = dict(collect_device='gpu')
+test_evaluator = val_evaluator

@@ -47,5 +47,6 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/test.json', metric='bbox')
+# results are gathered through the processes' own connection; mmengine's default needs a folder that all machines share
+val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/test.json', metric='bbox', collect_device='gpu')
 test_evaluator = val_evaluator

@@ -9,3 +9,4 @@ param_scheduler = [
     dict(type='MultiStepLR', begin=0, end=8, by_epoch=True, milestones=[6], gamma=0.1),
 ]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2), logger=dict(interval=20))
+auto_scale_lr = dict(enable=False, base_batch_size=8)
