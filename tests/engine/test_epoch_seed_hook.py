@@ -32,7 +32,8 @@ def seen(work, **settings) -> dict:
 def test_batches_and_draws_do_not_depend_on_the_past(tmp_path):
     straight = seen(tmp_path / 'straight', epochs=3)
     assert len(straight) == 9
-    assert len({str(value) for value in straight.values()}) == 9
+    assert len({draw for _, draw in straight.values()}) == 9
+    assert len({str(sample) for batch, _ in straight.values() for sample in batch}) == 15  # 5 samples, drawn anew in each epoch
     tiny_runner(tmp_path / 'resumed', epochs=2).train()
     resumed = seen(tmp_path / 'resumed', epochs=3, resume=True)
     assert resumed == {key: value for key, value in straight.items() if key[0] == 2}

@@ -102,7 +102,9 @@ def test_killed_at_every_change_on_the_disk(straight, tmp_path):
         run(work, limit, checkpoint=settings)
         pointer = work / 'last_checkpoint'
         if pointer.is_file():
-            torch.load(pointer.read_text(), weights_only=True)  # whole, and there
+            last = torch.load(pointer.read_text(), weights_only=True)  # whole, and there
+            best = last['message_hub']['runtime_info'].get('best_ckpt')
+            assert best is None or Path(best).is_file()
         for path in work.glob('*.pth'):
             torch.load(path, weights_only=True)
         run(work, resume=True, checkpoint=settings)
