@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from ..files import write_json
 from .readers.coco import CONVERTED
 from .records import DatasetRecords
-from .shapes import write_json
 
 
 def with_splits(records: DatasetRecords, val_fraction: float = 0.2, seed: int = 0) -> DatasetRecords:

@@ -3,7 +3,6 @@
 Deterministic: an image depends on (seed, split, index, size) alone. Written as PNG, COCO JSON with masks, and COCO panoptic ground truth.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
+
+from ..files import write_json
 
 CLASSES = ('circle', 'square', 'triangle', 'star')
 STUFF_CLASSES = ('noise', 'stripes', 'gradient')
@@ -228,11 +229,3 @@ def _panoptic(scene: Scene) -> tuple[np.ndarray, list[dict]]:
 def _write_png(path: Path, image: np.ndarray) -> None:
     if not cv2.imwrite(str(path), image):
         raise OSError(f'could not write {path}; is the disk full?')
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix('.part')
-    part.write_text(json.dumps(content))
-    part.replace(path)

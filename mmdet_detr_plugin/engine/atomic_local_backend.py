@@ -1,39 +1,10 @@
-"""Files that are either whole or not there."""
+"""mmengine's storage back-end for files that are either whole or not there."""
 
-import os
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
-
-def write_atomically(content: bytes, path: Path) -> None:
-    """Write to a temporary file beside ``path``, then rename it: ``path`` is never half-written, and keeps what it held until then.
-
-    Raises:
-        OSError: when the disk is full or the folder cannot be written to; ``path`` is untouched then.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # a fixed name: what a killed process left is overwritten by the next one
-    temporary = path.with_name(path.name + '.tmp')
-    try:
-        with open(temporary, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # else, after a crash of the machine, the new name may hold nothing
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Renames reach the disk before what comes after them, such as the deletion of older files."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+from ..files import write_atomically
 
 
 @register_backend('mmdet_detr_plugin.AtomicLocalBackend', force=True)

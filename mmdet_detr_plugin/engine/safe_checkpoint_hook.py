@@ -10,8 +10,8 @@ from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop
 
+from ..files import write_atomically
 from ..registry import HOOKS
-from .atomic_local_backend import write_atomically
 from .epoch_seed_hook import EpochSeedHook
 from .plain_checkpoint_hook import PlainCheckpointHook
 

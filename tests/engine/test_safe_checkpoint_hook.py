@@ -9,7 +9,8 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from mmdet_detr_plugin.engine import SafeCheckpointHook, atomic_local_backend
+from mmdet_detr_plugin import files as files_module
+from mmdet_detr_plugin.engine import SafeCheckpointHook
 
 from ..tools.test_resuming import assert_equal
 from .tiny_training import tiny_runner
@@ -26,7 +27,7 @@ class Disk:
         self.limit, self.changes = limit, 0
         for module, name in ((os, 'replace'), (os, 'remove'), (Path, 'unlink')):
             monkeypatch.setattr(module, name, self.counted(getattr(module, name)))
-        monkeypatch.setattr(atomic_local_backend, 'open', self.open, raising=False)
+        monkeypatch.setattr(files_module, 'open', self.open, raising=False)
         monkeypatch.setattr('mmengine.fileio.backends.local_backend.open', self.open, raising=False)
         monkeypatch.setattr('mmengine.hooks.checkpoint_hook.open', self.open, raising=False)
 
@@ -140,7 +141,7 @@ def test_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, 'No space left on device', str(path))
         return builtins.open(path, mode)
 
-    monkeypatch.setattr(atomic_local_backend, 'open', full, raising=False)
+    monkeypatch.setattr(files_module, 'open', full, raising=False)
     with pytest.raises(OSError, match='No space left on device.*epoch_3.pth'):
         tiny_runner(tmp_path, resume=True).train()
     assert {path.name: path.read_bytes() for path in tmp_path.glob('*.pth')} == before

@@ -11,7 +11,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 
 from mmdet_detr_plugin.comparison.accuracy import box_metrics
-from mmdet_detr_plugin.datasets.shapes import write_json, write_split
+from mmdet_detr_plugin.datasets.shapes import write_split
+from mmdet_detr_plugin.files import write_json
 
 from ..builders import build
 from ..conftest import ROOT

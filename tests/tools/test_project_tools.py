@@ -8,7 +8,7 @@ import pytest
 
 from mmdet_detr_plugin.comparison.accuracy import METRICS, box_metrics
 from mmdet_detr_plugin.comparison.runs import last_checkpoint, seconds_per_epoch
-from mmdet_detr_plugin.datasets.shapes import write_json
+from mmdet_detr_plugin.files import write_json
 from mmdet_detr_plugin.visualization.side_by_side import draw_side_by_side
 
 from ..conftest import ROOT
