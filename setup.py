@@ -70,7 +70,8 @@ setup(
         'tqdm>=4',
     ],
     extras_require=dict(
-        tests=['pytest>=8', 'hypothesis>=6', 'ruff'],
+        tests=['pytest>=8', 'hypothesis>=6', 'ruff', 'safetensors>=0.4', 'transformers>=5'],
+        hf=['safetensors>=0.4'],  # tools/convert_checkpoint.py, from and to HF transformers
         onnx=['onnx>=1.16', 'onnxscript>=0.1', 'onnxruntime>=1.18'],
         report=['jinja2>=3.1'],
     ),

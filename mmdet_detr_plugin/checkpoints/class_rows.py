@@ -1,0 +1,94 @@
+"""Which row of a classification layer means which class.
+
+facebookresearch/detr numbers its rows by COCO category id: 91 rows and no-object for detection, 250 and no-object for panoptic; ids that no
+category has are never trained. Other layouts have one row for each class, in order, and no-object last.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from mmdet.datasets import CocoDataset, CocoPanopticDataset
+from torch import Tensor
+
+UNUSED_THING_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+THING_IDS = tuple(number for number in range(1, 91) if number not in UNUSED_THING_IDS)
+# fmt: off
+STUFF_IDS = (
+    92, 93, 95, 100, 107, 109, 112, 118, 119, 122, 125, 128, 130, 133, 138, 141, 144, 145, 147, 148, 149, 151, 154, 155, 156, 159, 161, 166,
+    168, 171, 175, 176, 177, 178, 180, 181, 184, 185, 186, 187, 188, 189, 190, 191, 192, 193, 194, 195, 196, 197, 198, 199, 200,
+)
+# fmt: on
+COCO_CLASSES = tuple(CocoDataset.METAINFO['classes'])
+COCO_ROWS = dict(zip(COCO_CLASSES, THING_IDS, strict=True))
+PANOPTIC_ROWS = dict(zip(CocoPanopticDataset.METAINFO['classes'], THING_IDS + STUFF_IDS, strict=True))
+LAYOUTS = {92: COCO_ROWS, 251: PANOPTIC_ROWS}  # by the number of rows, no-object included
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """``rows[k]`` is the source row of class k, None for a class that starts anew; no-object keeps the last row."""
+
+    rows: tuple[int | None, ...]
+    source_rows: int
+    reason: str
+
+    @property
+    def dropped(self) -> list[int]:
+        used = {*self.rows, self.source_rows - 1}
+        return [row for row in range(self.source_rows) if row not in used]
+
+    @property
+    def new(self) -> list[int]:
+        return [index for index, row in enumerate(self.rows) if row is None]
+
+    @property
+    def is_identity(self) -> bool:
+        return self.rows == tuple(range(self.source_rows - 1))
+
+    def apply(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows in the order of the classes; new ones drawn as ``nn.Linear`` draws them."""
+        fresh = torch.nn.Linear(weight.shape[1], len(self.rows) + 1)
+        new_weight, new_bias = fresh.weight.detach().to(weight.dtype), fresh.bias.detach().to(bias.dtype)
+        for index, row in enumerate((*self.rows, self.source_rows - 1)):
+            if row is not None:
+                new_weight[index], new_bias[index] = weight[row], bias[row]
+        return new_weight, new_bias
+
+
+def plan_rows(source_rows: int, source_classes: Sequence[str] | None, classes: Sequence[str] | None, num_classes: int) -> RowPlan:
+    """Find each class's row, by category where the layout is COCO's, else by name where both sides have names, else in order.
+
+    Args:
+        source_rows: rows of the file's classification layer, no-object included.
+        source_classes: their names, where the file or its configuration says them.
+        classes: names of the wanted classes, where they are known.
+        num_classes: how many classes are wanted.
+
+    Raises:
+        ValueError: when the counts do not match and no names say which row is which.
+    """
+    by_name = LAYOUTS.get(source_rows)
+    if by_name and classes and source_rows != num_classes + 1:
+        rows = tuple(by_name.get(name) for name in classes)
+        if any(row is not None for row in rows):
+            return RowPlan(rows, source_rows, f'COCO category ids, {source_rows - 1} rows and no-object')
+    if source_classes and classes and len(source_classes) == source_rows - 1:
+        position = {name: index for index, name in enumerate(source_classes)}
+        rows = tuple(position.get(name) for name in classes)
+        if any(row is not None for row in rows):
+            return RowPlan(rows, source_rows, 'class names')
+    if source_rows == num_classes + 1:
+        return RowPlan(tuple(range(num_classes)), source_rows, 'one to one')
+    raise ValueError(
+        f'the file has {source_rows} class rows ({source_rows - 1} classes and no-object), the config has {num_classes} classes, and no '
+        f'names say which row is which; set num_classes={source_rows - 1} in the config, or prepare fine-tuning with --classes FILE'
+    )
+
+
+def new_rows(source_rows: int, source_classes: Sequence[str] | None, classes: Sequence[str]) -> RowPlan:
+    """For fine-tuning: rows of the same class name are kept, all others start anew."""
+    by_name = LAYOUTS.get(source_rows) or {}
+    if source_classes and len(source_classes) == source_rows - 1:
+        by_name = {name: index for index, name in enumerate(source_classes)}
+    return RowPlan(tuple(by_name.get(name) for name in classes), source_rows, 'class names, for fine-tuning')

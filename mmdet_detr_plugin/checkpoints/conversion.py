@@ -1,0 +1,168 @@
+"""From anyone's DETR checkpoint to anyone else's, by way of the plugin's names.
+
+What a target has no place for (class rows of unused category ids, a panoptic mask head) is kept in the entry ``detr_source`` of the written
+file, so that going back is exact.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .class_rows import COCO_CLASSES, LAYOUTS, RowPlan, new_rows, plan_rows
+from .formats import FORMATS, PLUGIN, Format, recognise, to_other_names, to_plugin_names
+
+CLASS_WEIGHT, CLASS_BIAS = 'bbox_head.fc_cls.weight', 'bbox_head.fc_cls.bias'
+QUERIES = 'neck.query_embed.weight'
+COUNTER = '.num_batches_tracked'  # of batch norms; without meaning where they are frozen, and missing in most files
+
+
+@dataclass
+class PluginWeights:
+    """A DETR's weights under the plugin's names, and what came along with them."""
+
+    state: dict[str, Tensor]
+    found: Format  # of the file
+    source: Format  # where the weights came from, before the plugin
+    classes: tuple[str, ...] | None  # names of the class rows without no-object, where they are known
+    aside: dict[str, Tensor] = field(default_factory=dict)  # the mask head, under its own names
+    counters: list[str] = field(default_factory=list)  # batch norms whose counter the source has
+    dropped: dict | None = None  # class rows that were left out, and where all rows were
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def num_class_rows(self) -> int:
+        return len(self.state[CLASS_WEIGHT])
+
+
+def load(weights: dict[str, Tensor], classes: Sequence[str] | None = None, kept: dict | None = None) -> PluginWeights:
+    """Recognise and rename.
+
+    Args:
+        weights: as they stand in the file.
+        classes: names of the class rows, where the file says them.
+        kept: the ``detr_source`` entry of a file that ``plugin_checkpoint`` made.
+
+    Raises:
+        ValueError: when the weights are none of a known DETR's, or a tensor has no place.
+    """
+    source = recognise(weights)
+    state, aside = to_plugin_names(weights, source)
+    if missing := [name for name in (CLASS_WEIGHT, CLASS_BIAS, QUERIES) if name not in state]:
+        raise ValueError(f'the {source} file lacks what becomes {", ".join(missing)}; it is not whole')
+    result = PluginWeights(state, source, source, tuple(classes) if classes else None, aside)
+    result.counters = sorted(name for name in state if name.endswith(COUNTER))
+    if source is PLUGIN and kept:
+        result.source = FORMATS[kept['format'], kept['variant']]
+        result.aside, result.counters, result.dropped = dict(kept['aside']), list(kept['counters']), kept['dropped']
+    for name in [name for name in state if name.endswith('.running_var')]:
+        state.setdefault(name.removesuffix('running_var') + COUNTER[1:], torch.tensor(0))
+    return result
+
+
+def select_classes(weights: PluginWeights, classes: Sequence[str] | None, num_classes: int | None, fine_tune: bool = False) -> RowPlan:
+    """Bring the class rows into the order of the wanted classes; see ``class_rows``.
+
+    Args:
+        classes: names of the wanted classes. Without names and number, COCO's layouts become COCO's 80 classes, others stay.
+        num_classes: how many are wanted.
+        fine_tune: start classes that the file lacks anew.
+
+    Raises:
+        ValueError: when the rows cannot be told apart.
+    """
+    rows = weights.num_class_rows
+    if classes is None and num_classes is None:
+        is_coco = rows in LAYOUTS and weights.classes is None
+        classes, num_classes = (COCO_CLASSES, len(COCO_CLASSES)) if is_coco else (weights.classes, rows - 1)
+    if fine_tune:
+        plan = new_rows(rows, weights.classes, classes)
+    else:
+        plan = plan_rows(rows, weights.classes, classes, len(classes) if num_classes is None else num_classes)
+    if not plan.is_identity:
+        weight, bias = weights.state[CLASS_WEIGHT], weights.state[CLASS_BIAS]
+        if plan.dropped and weights.dropped is None:
+            weights.dropped = dict(
+                num_rows=rows,
+                rows=list(plan.rows),
+                dropped=plan.dropped,
+                weight=weight[plan.dropped].clone(),
+                bias=bias[plan.dropped].clone(),
+            )
+        weights.state[CLASS_WEIGHT], weights.state[CLASS_BIAS] = plan.apply(weight, bias)
+    if plan.new:
+        weights.notes.append(f'{len(plan.new)} of {len(plan.rows)} classes start anew')
+    weights.classes = tuple(classes) if classes else None
+    return plan
+
+
+def restore_classes(weights: PluginWeights) -> None:
+    """Put the class rows that ``select_classes`` left out back in their places."""
+    kept = weights.dropped
+    if kept is None:
+        return
+    for name, entry in ((CLASS_WEIGHT, 'weight'), (CLASS_BIAS, 'bias')):
+        current = weights.state[name]
+        if len(current) != len(kept['rows']) + 1:
+            return  # other classes since
+        whole = current.new_empty(kept['num_rows'], *current.shape[1:])
+        whole[kept['dropped']] = kept[entry]
+        for index, row in enumerate((*kept['rows'], kept['num_rows'] - 1)):
+            if row is not None:
+                whole[row] = current[index]
+        weights.state[name] = whole
+    weights.classes, weights.dropped = None, None
+
+
+def resize_queries(weights: PluginWeights, num_queries: int) -> None:
+    """Cut the object queries, or extend them by new ones drawn as ``nn.Embedding`` draws them."""
+    if num_queries < 1:
+        raise ValueError(f'the number of queries must be at least 1, got {num_queries}')
+    queries = weights.state[QUERIES]
+    old = len(queries)
+    if num_queries == old:
+        return
+    weights.state[QUERIES] = torch.cat(
+        (queries[:num_queries], torch.randn(max(0, num_queries - old), queries.shape[1], dtype=queries.dtype))
+    )
+    what = 'were cut off, and with them some detections' if num_queries < old else 'are new and know nothing yet'
+    weights.notes.append(f'queries: {old} -> {num_queries}; {abs(num_queries - old)} {what}; train before use')
+
+
+def check_against(weights: PluginWeights, expected: dict[str, tuple[int, ...]], what: str) -> None:
+    """Every parameter filled, every tensor used.
+
+    Raises:
+        ValueError: with all differences.
+    """
+    got = {name: tuple(value.shape) for name, value in weights.state.items()}
+    problems = [f'missing in the file: {name} {shape}' for name, shape in expected.items() if name not in got]
+    problems += [f'without a place in the model: {name} {shape}' for name, shape in got.items() if name not in expected]
+    problems += [f'{name} has shape {got[name]}, expected {shape}' for name, shape in expected.items() if got.get(name, shape) != shape]
+    if problems:
+        raise ValueError(f'the {weights.found} weights do not fit {what}; {len(problems)} differences:\n  ' + '\n  '.join(sorted(problems)))
+
+
+def plugin_checkpoint(weights: PluginWeights) -> dict:
+    """What is saved for the plugin: it loads through ``load_from``, ``init_detector`` and ``DetInferencer``."""
+    kept = dict(
+        format=weights.source.name, variant=weights.source.variant, aside=weights.aside, counters=weights.counters, dropped=weights.dropped
+    )
+    meta = dict(dataset_meta=dict(classes=weights.classes)) if weights.classes else {}
+    return dict(meta=meta, state_dict=weights.state, detr_source=kept)
+
+
+def other_weights(weights: PluginWeights, target: Format) -> dict[str, Tensor]:
+    """The weights under another implementation's names; exact where the plugin's file came from there."""
+    is_return = target == weights.source
+    if is_return:
+        restore_classes(weights)
+
+    def is_kept(name: str) -> bool:
+        if name.endswith(COUNTER):
+            return name in weights.counters if is_return else target.name == 'mmdet'
+        return True
+
+    state = {name: value for name, value in weights.state.items() if is_kept(name)}
+    return to_other_names(state, target, weights.aside if is_return else {})

@@ -1,0 +1,72 @@
+"""Reading weights without running what a file may carry."""
+
+import argparse
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+WEIGHT_ENTRIES = ('state_dict', 'model')  # mmengine's and facebookresearch/detr's
+
+
+def read_checkpoint(path: Path) -> dict:
+    """The content of a checkpoint file: tensors and plain values.
+
+    ``.safetensors`` holds tensors only; everything else is read with ``weights_only=True``. The arguments that facebookresearch/detr stores
+    beside its weights (``argparse.Namespace``) are let through.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is truncated, is no checkpoint, or holds objects that would run code.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} does not exist; expected a .pth, .bin or .safetensors file')
+    try:
+        if path.suffix == '.safetensors':
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location='cpu', weights_only=True)
+    except ImportError as error:
+        raise ValueError(f'{path} needs the package safetensors: pip install safetensors') from error
+    except pickle.UnpicklingError as error:
+        reason = str(error)
+        if 'weights_only' in reason or 'Weights only' in reason or 'GLOBAL' in reason:
+            raise ValueError(
+                f'{path} holds more than tensors and plain values, and was not opened, because such objects can run code '
+                f'({_first_line(reason)}). Ask its author for the weights alone, or for a .safetensors file'
+            ) from error
+        raise ValueError(f'{path} is truncated or no checkpoint ({_first_line(reason)}); download it again') from error
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        reason = f'{type(error).__name__}: {_first_line(str(error))}'
+        raise ValueError(f'{path} is truncated or no checkpoint ({reason}); download it again') from error
+    except Exception as error:  # safetensors has an error class of its own
+        if type(error).__name__ != 'SafetensorError':
+            raise
+        raise ValueError(f'{path} is truncated or no safetensors file ({error}); download it again') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__}; expected a dict of weights')
+    return content
+
+
+def weights_of(content: dict, path: Path) -> dict[str, Tensor]:
+    """The weights in what ``read_checkpoint`` returned, without the prefix that data-parallel wrappers add.
+
+    Raises:
+        ValueError: when there are none.
+    """
+    for entry in WEIGHT_ENTRIES:
+        if isinstance(content.get(entry), dict):
+            content = content[entry]
+            break
+    weights = {name.removeprefix('module.'): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not weights:
+        raise ValueError(f'{path} holds no weights: its entries are {", ".join(map(str, list(content)[:8])) or "none"}')
+    return weights
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0][:200] if text.strip() else 'no reason given'

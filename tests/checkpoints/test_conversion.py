@@ -1,0 +1,248 @@
+"""Names, class rows and round trips, from generated files in everyone's layout."""
+
+import argparse
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.apis import init_detector
+from mmdet.registry import MODELS
+
+from mmdet_detr_plugin.checkpoints.class_rows import COCO_ROWS, PANOPTIC_ROWS
+from mmdet_detr_plugin.checkpoints.convert_file import convert_file
+
+from ..builders import build, detr_config, randomize_norm_layers
+from ..conftest import ROOT
+from . import layouts
+
+
+def save(weights: dict, path: Path, **beside) -> Path:
+    torch.save({'model': weights, **beside}, path)
+    return path
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def assert_same_weights(got: dict, expected: dict) -> None:
+    assert got.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(got[name], expected[name]), name
+
+
+def write_config(folder: Path, **changes) -> Path:
+    """A config of the plugin for the small models of these tests."""
+    model = detr_config(bbox_head=dict(num_classes=80))
+    for key, value in changes.items():
+        model[key].update(value)
+    path = folder / 'config.py'
+    path.write_text(f"""default_scope = 'mmdet'
+model = {model!r}
+train_dataloader = dict(dataset=dict(type='CocoDataset'))
+test_dataloader = dict(dataset=dict(type='CocoDataset', pipeline=[dict(type='LoadImageFromFile')]))
+""")
+    return path
+
+
+LAYOUTS = {
+    'official': layouts.official(),
+    'official, 20 classes': layouts.official(rows=21),
+    'official, learned positions': layouts.official(learned=True),
+    'official, pre-norm': layouts.official(pre_norm=True),
+    'official, R50': layouts.official(bottleneck=True, blocks=(3, 4, 6, 3)),
+    'official, R101': layouts.official(bottleneck=True, blocks=(3, 4, 23, 3)),
+    'official, panoptic': layouts.panoptic(),
+    'detrex': layouts.detrex(),
+}
+
+
+@pytest.mark.parametrize('name', LAYOUTS)
+def test_round_trip_is_bit_equal(name, tmp_path):
+    weights = layouts.filled(LAYOUTS[name])
+    source = save(weights, tmp_path / 'source.pth')
+    convert_file(source, tmp_path / 'plugin.pth')
+    convert_file(tmp_path / 'plugin.pth', tmp_path / 'back.pth', to=name.split(',')[0])
+    assert_same_weights(load(tmp_path / 'back.pth')['model'], weights)
+
+
+def test_official_coco_rows_become_the_configs_classes_by_category_id(tmp_path):
+    weights = layouts.filled(layouts.official())
+    weights['class_embed.bias'] = torch.arange(92.0)
+    source = save(weights, tmp_path / 'source.pth')
+    lines = convert_file(source, tmp_path / 'plugin.pth', config=write_config(tmp_path))
+    checkpoint = load(tmp_path / 'plugin.pth')
+    bias = checkpoint['state_dict']['bbox_head.fc_cls.bias'].tolist()
+    # person 1, bicycle 2, ..., stop sign 13 (12 is no category), ..., toothbrush 90, no-object 91
+    assert len(bias) == 81 and bias[:2] == [1, 2] and bias[10:13] == [11, 13, 14] and bias[-2:] == [90, 91]
+    assert bias[:-1] == [COCO_ROWS[name] for name in checkpoint['meta']['dataset_meta']['classes']]
+    assert '80 of 91 rows kept (COCO category ids, 91 rows and no-object), 0 new, no-object kept; 11 rows are kept aside' in '\n'.join(
+        lines
+    )
+
+
+def test_panoptic_rows_become_classes_by_category_id(tmp_path):
+    weights = layouts.filled(layouts.panoptic())
+    weights['detr.class_embed.bias'] = torch.arange(251.0)
+    source = save(weights, tmp_path / 'source.pth')
+    convert_file(source, tmp_path / 'things.pth', config=write_config(tmp_path))
+    assert load(tmp_path / 'things.pth')['state_dict']['bbox_head.fc_cls.bias'].tolist() == [*COCO_ROWS.values(), 250]
+    names = tmp_path / 'classes.txt'
+    names.write_text('\n'.join(PANOPTIC_ROWS))
+    convert_file(source, tmp_path / 'all.pth', classes_file=names)
+    bias = load(tmp_path / 'all.pth')['state_dict']['bbox_head.fc_cls.bias'].tolist()
+    assert len(bias) == 134 and bias[80] == 92 and bias[-2:] == [200, 250]  # banner, ..., rug-merged, no-object
+
+
+def test_other_class_counts_map_one_to_one_or_are_refused(tmp_path):
+    source = save(layouts.filled(layouts.official(rows=6)), tmp_path / 'source.pth')
+    lines = convert_file(source, tmp_path / 'plugin.pth', config=write_config(tmp_path, bbox_head=dict(num_classes=5)))
+    assert '5 of 5 rows kept (one to one)' in '\n'.join(lines)
+    with pytest.raises(
+        ValueError, match=r'6 class rows \(5 classes and no-object\), the config has 7 classes.*set num_classes=5 .*--classes FILE'
+    ):
+        convert_file(source, tmp_path / 'no.pth', config=write_config(tmp_path, bbox_head=dict(num_classes=7)))
+    assert not (tmp_path / 'no.pth').exists()
+
+
+def test_fine_tuning_keeps_rows_of_the_same_class_and_no_object(tmp_path):
+    weights = layouts.filled(layouts.official())
+    source = save(weights, tmp_path / 'source.pth')
+    annotations = tmp_path / 'train.json'
+    annotations.write_text(json.dumps(dict(categories=[dict(id=7, name=name) for name in ('raccoon', 'dog', 'cat')])))
+    lines = convert_file(source, tmp_path / 'plugin.pth', classes_file=annotations, num_queries=7)
+    state = load(tmp_path / 'plugin.pth')['state_dict']
+    rows = weights['class_embed.weight']
+    assert state['bbox_head.fc_cls.weight'].shape == (4, 32)
+    assert torch.equal(state['bbox_head.fc_cls.weight'][1:], rows[[18, 17, 91]])  # dog 18, cat 17, no-object
+    assert not any(torch.equal(state['bbox_head.fc_cls.weight'][0], row) for row in rows)
+    assert torch.equal(state['neck.query_embed.weight'], weights['query_embed.weight'][:7])
+    text = '\n'.join(lines)
+    assert '1 of 3 classes start anew' in text and 'queries: 10 -> 7; 3 were cut off' in text
+    convert_file(source, tmp_path / 'again.pth', classes_file=annotations, num_queries=12)
+    longer = load(tmp_path / 'again.pth')['state_dict']
+    assert (
+        torch.equal(longer['neck.query_embed.weight'][:10], weights['query_embed.weight']) and len(longer['neck.query_embed.weight']) == 12
+    )
+    assert torch.equal(longer['bbox_head.fc_cls.weight'], state['bbox_head.fc_cls.weight'])  # new rows are repeatable
+
+
+def test_converted_weights_fill_the_model_and_load_everywhere(tmp_path):
+    source = save(layouts.filled(layouts.official()), tmp_path / 'source.pth')
+    config = write_config(tmp_path)
+    convert_file(source, tmp_path / 'plugin.pth', config=config)
+    checkpoint = load(tmp_path / 'plugin.pth')
+    MODELS.build(detr_config(bbox_head=dict(num_classes=80))).load_state_dict(checkpoint['state_dict'], strict=True)
+    model = init_detector(str(config), str(tmp_path / 'plugin.pth'), device='cpu', palette='coco')
+    assert model.dataset_meta['classes'][:2] == ('person', 'bicycle')
+
+
+def test_mmdet_weights_compute_the_same_and_go_back(tmp_path):
+    from ..models.test_detector import mmdet_config
+
+    theirs = MODELS.build(mmdet_config())
+    randomize_norm_layers(theirs)
+    torch.save(dict(state_dict=theirs.state_dict(), meta=dict(dataset_meta=dict(classes=tuple('abcde')))), tmp_path / 'mmdet.pth')
+    convert_file(tmp_path / 'mmdet.pth', tmp_path / 'plugin.pth')
+    checkpoint = load(tmp_path / 'plugin.pth')
+    assert checkpoint['meta']['dataset_meta']['classes'] == tuple('abcde')
+    ours = build(detr_config())
+    ours.load_state_dict(checkpoint['state_dict'], strict=True)
+    convert_file(tmp_path / 'plugin.pth', tmp_path / 'back.pth', to='mmdet')
+    assert_same_weights(load(tmp_path / 'back.pth')['state_dict'], theirs.state_dict())
+
+
+def test_weights_trained_here_go_to_every_layout_and_back(tmp_path):
+    ours = build(detr_config(), randomize_norms=True)
+    torch.save(dict(state_dict=ours.state_dict(), meta={}), tmp_path / 'trained.pth')
+    for to in ('official', 'mmdet', 'detrex'):
+        convert_file(tmp_path / 'trained.pth', tmp_path / f'{to}.pth', to=to)
+        convert_file(tmp_path / f'{to}.pth', tmp_path / 'back.pth')
+        assert_same_weights(load(tmp_path / 'back.pth')['state_dict'], ours.state_dict())
+
+
+def test_unknown_missing_and_misshapen_tensors_are_all_listed(tmp_path):
+    weights = layouts.filled(layouts.official())
+    for change, messages in (
+        (dict(add='transformer.level.weight'), ['1 tensors of the official file have no place in the plugin: transformer.level.weight']),
+        (
+            dict(remove='transformer.decoder.layers.1.norm2.bias'),
+            ['1 differences', 'missing in the file: neck.decoder.layers.1.norm2.bias (32,)'],
+        ),
+        (dict(remove='class_embed.bias'), ['lacks what becomes bbox_head.fc_cls.bias']),
+    ):
+        changed = {name: value for name, value in weights.items() if name != change.get('remove')}
+        if 'add' in change:
+            changed[change['add']] = torch.ones(2)
+        with pytest.raises(ValueError) as error:
+            convert_file(save(changed, tmp_path / 'source.pth'), tmp_path / 'no.pth')
+        assert all(message in str(error.value) for message in messages), error.value
+    source = save(weights, tmp_path / 'source.pth')
+    with pytest.raises(
+        ValueError, match=r'(?s)do not fit .*config.py: ResNet-18, 2 \+ 4 layers.*missing in the file: neck.decoder.layers.3'
+    ) as error:
+        convert_file(source, tmp_path / 'no.pth', config=write_config(tmp_path, neck=dict(num_decoder_layers=4)))
+    assert str(error.value).count('missing in the file') == 18
+    assert not (tmp_path / 'no.pth').exists()
+
+
+def test_files_that_carry_code_run_nothing(tmp_path):
+    mark = tmp_path / 'ran'
+
+    class Code:
+        def __reduce__(self):
+            return (exec, (f'open({str(mark)!r}, "w").close()',))
+
+    weights = layouts.filled(layouts.official(rows=6))
+    save(weights, tmp_path / 'code.pth', extra=Code())
+    with pytest.raises(ValueError, match='holds more than tensors and plain values, and was not opened, because such objects can run code'):
+        convert_file(tmp_path / 'code.pth', tmp_path / 'no.pth')
+    (tmp_path / 'plain.bin').write_bytes(pickle.dumps(Code()))
+    with pytest.raises(ValueError, match='plain.bin'):
+        convert_file(tmp_path / 'plain.bin', tmp_path / 'no.pth')
+    assert not mark.exists() and not (tmp_path / 'no.pth').exists()
+    # what facebookresearch/detr stores beside its weights is let through
+    save(weights, tmp_path / 'args.pth', args=argparse.Namespace(lr=1e-4), epoch=3)
+    convert_file(tmp_path / 'args.pth', tmp_path / 'yes.pth')
+
+
+def test_truncated_and_foreign_files_are_named(tmp_path):
+    source = save(layouts.filled(layouts.official(rows=6)), tmp_path / 'source.pth')
+    (tmp_path / 'half.pth').write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    cases = {
+        'half.pth': 'half.pth is truncated or no checkpoint',
+        'nowhere.pth': 'nowhere.pth does not exist; expected a .pth, .bin or .safetensors file',
+    }
+    for content, name, message in (
+        (
+            resnet := layouts.filled(layouts.resnet()) | {'fc.weight': torch.ones(2, 2)},
+            'resnet.pth',
+            'weights of an image classifier; found bn1',
+        ),
+        ({'rpn_head.conv.weight': torch.ones(2)}, 'faster.pth', 'weights of a two-stage detector such as Faster R-CNN'),
+        ({'transformer.level_embed': torch.ones(2)}, 'deformable.pth', 'weights of Deformable DETR or a descendant'),
+        ({'a': torch.ones(2)}, 'other.pth', 'belong to no DETR that is known here; found a ...'),
+        ({'epoch': 3}, 'empty.pth', 'holds no weights: its entries are epoch'),
+        ([torch.ones(2)], 'list.pth', 'holds a list; expected a dict of weights'),
+    ):
+        torch.save(content, tmp_path / name)
+        cases[name] = message
+    assert len(resnet) > 60
+    for name, message in cases.items():
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            convert_file(tmp_path / name, tmp_path / 'no.pth')
+
+
+def test_command_line_prints_a_summary_and_one_line_errors(tmp_path):
+    source = save(layouts.filled(layouts.official()), tmp_path / 'source.pth')
+    command = [sys.executable, ROOT / 'tools' / 'convert_checkpoint.py', source, tmp_path / 'plugin.pth']
+    done = subprocess.run([*command, '--config', write_config(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'official, ResNet-18, 2 + 3 layers of 32 channels, post-norm, 10 queries, 91 classes' in done.stdout
+    assert f'wrote {tmp_path / "plugin.pth"} (plugin)' in done.stdout
+    done = subprocess.run([*command, '--config', 'detr_r50_8xb2-150e_coco'], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith('error: the official weights do not fit') and 'Traceback' not in done.stderr
