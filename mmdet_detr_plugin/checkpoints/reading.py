@@ -5,7 +5,9 @@ import pickle
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import torch
+from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
 WEIGHT_ENTRIES = ('state_dict', 'model')  # mmengine's and facebookresearch/detr's
@@ -14,8 +16,9 @@ WEIGHT_ENTRIES = ('state_dict', 'model')  # mmengine's and facebookresearch/detr
 def read_checkpoint(path: Path) -> dict:
     """The content of a checkpoint file: tensors and plain values.
 
-    ``.safetensors`` holds tensors only; everything else is read with ``weights_only=True``. The arguments that facebookresearch/detr stores
-    beside its weights (``argparse.Namespace``) are let through.
+    ``.safetensors`` holds tensors only; everything else is read with ``weights_only=True``. Let through are the arguments that
+    facebookresearch/detr stores beside its weights (``argparse.Namespace``), numpy's arrays, and the logged values of mmengine, whose
+    checkpoints torch 2.6 and later refuse otherwise.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -28,7 +31,7 @@ def read_checkpoint(path: Path) -> dict:
             from safetensors.torch import load_file
 
             return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_harmless_globals()):
             content = torch.load(path, map_location='cpu', weights_only=True)
     except ImportError as error:
         raise ValueError(f'{path} needs the package safetensors: pip install safetensors') from error
@@ -50,6 +53,22 @@ def read_checkpoint(path: Path) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds a {type(content).__name__}; expected a dict of weights')
     return content
+
+
+def _harmless_globals() -> list:
+    """What may be in a file besides tensors and plain values: classes that hold values, and what rebuilds them."""
+    dtypes = {type(np.dtype(name)) for name in ('f4', 'f8', 'i4', 'i8', '?', 'U1', 'S1')}
+    rebuild, scalar = np.ndarray.__reduce__(np.zeros(1))[0], np.float64(0).__reduce__()[0]
+    numpy_1 = [(rebuild, 'numpy.core.multiarray._reconstruct'), (scalar, 'numpy.core.multiarray.scalar')]  # as older versions wrote
+    numpy = [np.ndarray, np.dtype, *dtypes, rebuild, scalar, *numpy_1]
+    return [argparse.Namespace, HistoryBuffer, (history_statistic, 'builtins.getattr'), *numpy]
+
+
+def history_statistic(owner: type, name: str):
+    """Stands in for ``getattr``, with which mmengine's log values refer to their own methods; everything else is refused."""
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError(f'weights_only: attribute {name!r} of {owner!r} may not be read')
 
 
 def weights_of(content: dict, path: Path) -> dict[str, Tensor]:

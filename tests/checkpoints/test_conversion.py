@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmdet.apis import init_detector
 from mmdet.registry import MODELS
+from mmengine.logging import HistoryBuffer
 
 from mmdet_detr_plugin.checkpoints.class_rows import COCO_ROWS, PANOPTIC_ROWS
 from mmdet_detr_plugin.checkpoints.convert_file import convert_file
+from mmdet_detr_plugin.checkpoints.reading import history_statistic
 
 from ..builders import build, detr_config, randomize_norm_layers
 from ..conftest import ROOT
@@ -208,6 +211,20 @@ def test_files_that_carry_code_run_nothing(tmp_path):
     # what facebookresearch/detr stores beside its weights is let through
     save(weights, tmp_path / 'args.pth', args=argparse.Namespace(lr=1e-4), epoch=3)
     convert_file(tmp_path / 'args.pth', tmp_path / 'yes.pth')
+
+
+def test_mmengines_own_checkpoints_are_read(tmp_path):
+    """They hold log values as objects, which torch refuses since 2.6."""
+    ours = build(detr_config())
+    hub = dict(log_scalars=dict(loss=HistoryBuffer([3.0, 2.0], [1, 1])), runtime_info=dict(best=np.float64(0.3)))
+    torch.save(dict(state_dict=ours.state_dict(), meta={}, message_hub=hub), tmp_path / 'mmengine.pth')
+    with pytest.raises(pickle.UnpicklingError):
+        load(tmp_path / 'mmengine.pth')
+    convert_file(tmp_path / 'mmengine.pth', tmp_path / 'plain.pth')
+    assert_same_weights(load(tmp_path / 'plain.pth')['state_dict'], ours.state_dict())
+    for owner, name in ((HistoryBuffer, '__init__'), (HistoryBuffer, '__class__'), (str, 'mean'), (Path, 'unlink')):
+        with pytest.raises(pickle.UnpicklingError, match='may not be read'):
+            history_statistic(owner, name)
 
 
 def test_truncated_and_foreign_files_are_named(tmp_path):
