@@ -41,18 +41,21 @@ def infer_model(shapes: Shapes) -> dict:
     if layout not in DEPTHS:
         raise ValueError(f'the backbone is no ResNet-18, 34, 50, 101 or 152: it has {layout[0]} blocks, {layout[1]} in its stages')
     num_queries, dims = _shape(shapes, 'neck.query_embed.weight')
+    is_demo = any(name.startswith('neck.transformer.') for name in shapes)
+    prefix = 'neck.transformer' if is_demo else 'neck'
     neck = dict(
-        type='mmdet_detr_plugin.TransformerNeck',
+        type='mmdet_detr_plugin.DemoNeck' if is_demo else 'mmdet_detr_plugin.TransformerNeck',
         in_channels=_shape(shapes, 'neck.input_proj.weight')[1],
         embed_dims=dims,
         num_heads=8 if dims % 8 == 0 else 1,
-        num_encoder_layers=_count(shapes, 'encoder'),
-        num_decoder_layers=_count(shapes, 'decoder'),
-        feedforward_channels=_shape(shapes, 'neck.decoder.layers.0.linear1.weight')[0],
+        num_encoder_layers=_count(shapes, f'{prefix}.encoder'),
+        num_decoder_layers=_count(shapes, f'{prefix}.decoder'),
+        feedforward_channels=_shape(shapes, f'{prefix}.decoder.layers.0.linear1.weight')[0],
         num_queries=num_queries,
-        pre_norm='neck.encoder.norm.weight' in shapes,
     )
-    if 'neck.position_encoding.row_embed.weight' in shapes:
+    if not is_demo:
+        neck['pre_norm'] = 'neck.encoder.norm.weight' in shapes
+    if 'neck.position_encoding.row_embed.weight' in shapes and not is_demo:
         rows, cols = (_shape(shapes, f'neck.position_encoding.{axis}_embed.weight')[0] for axis in ('row', 'col'))
         neck['position_encoding'] = dict(
             type='mmdet_detr_plugin.LearnedPositionEncoding', num_feats=dims // 2, num_rows=rows, num_cols=cols
@@ -62,7 +65,9 @@ def infer_model(shapes: Shapes) -> dict:
         type='mmdet_detr_plugin.DETR',
         backbone=dict(type='mmdet.ResNet', depth=DEPTHS[layout], out_indices=(3,)),
         neck=neck,
-        bbox_head=dict(type='mmdet_detr_plugin.DETRHead', num_classes=num_classes, embed_dims=dims),
+        bbox_head=dict(
+            type='mmdet_detr_plugin.DETRHead', num_classes=num_classes, embed_dims=dims, num_box_layers=_count(shapes, 'bbox_head.box_mlp')
+        ),
     )
 
 
@@ -70,10 +75,10 @@ def describe(shapes: Shapes) -> str:
     """One line for people."""
     model = infer_model(shapes)
     neck = model['neck']
-    norm = 'pre' if neck['pre_norm'] else 'post'
+    kind = 'the demo model' if 'pre_norm' not in neck else 'pre-norm' if neck['pre_norm'] else 'post-norm'
     return (
         f'ResNet-{model["backbone"]["depth"]}, {neck["num_encoder_layers"]} + {neck["num_decoder_layers"]} layers of {neck["embed_dims"]} '
-        f'channels, {norm}-norm, {neck["num_queries"]} queries, {model["bbox_head"]["num_classes"]} classes'
+        f'channels, {kind}, {neck["num_queries"]} queries, {model["bbox_head"]["num_classes"]} classes'
     )
 
 
@@ -96,5 +101,5 @@ def _shape(shapes: Shapes, name: str) -> tuple[int, ...]:
 
 
 def _count(shapes: Shapes, part: str) -> int:
-    layers = {int(match[1]) for name in shapes if (match := re.match(rf'neck\.{part}\.layers\.(\d+)\.', name))}
+    layers = {int(match[1]) for name in shapes if (match := re.match(rf'{re.escape(part)}\.layers\.(\d+)\.', name))}
     return max(layers, default=-1) + 1

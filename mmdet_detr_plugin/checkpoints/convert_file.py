@@ -55,7 +55,7 @@ def convert_file(
             conversion.resize_queries(weights, num_queries)
     if weights.aside:
         lines.append(f'{len(weights.aside)} tensors of a mask head are kept aside')
-    target_format = _target_format(to, came_as, hf_backbone)
+    target_format = _target_format(to, weights, hf_backbone)
     written = _write(weights, target, target_format, cfg)
     return [*lines, *(f'note: {note}' for note in weights.notes), f'wrote {written} ({target_format})']
 
@@ -116,11 +116,12 @@ def _classes_of_config(cfg: Config) -> tuple[str, ...] | None:
     return tuple(classes) if classes else None
 
 
-def _target_format(to: str, came_as: Format, hf_backbone: str | None) -> Format:
+def _target_format(to: str, weights: PluginWeights, hf_backbone: str | None) -> Format:
+    if to == weights.source.name and hf_backbone is None:
+        return weights.source
     if to != 'hf':
-        return FORMATS[to, '']
-    if came_as.name == 'hf' and hf_backbone is None:
-        return came_as
+        is_demo = to == 'official' and any(name.startswith('neck.transformer.') for name in weights.state)
+        return FORMATS[to, 'demo' if is_demo else '']
     return FORMATS['hf', f'{hf_backbone or "native"} ResNet, file names']
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .rename import DETREX, MMDET, OFFICIAL, RenameTable, hf_table
+from .rename import DEMO, DETREX, MMDET, OFFICIAL, RenameTable, hf_table
 
 # what panoptic models have beside the detector; their detector's names then start with "detr."
 MASK_PREFIXES = ('bbox_attention.', 'mask_head.')
@@ -39,6 +39,7 @@ HF_VARIANTS = {
 FORMATS = {
     ('plugin', ''): PLUGIN,
     ('official', ''): Format('official', table=OFFICIAL),
+    ('official', 'demo'): Format('official', 'demo', table=DEMO),
     ('mmdet', ''): Format('mmdet', table=MMDET),
     ('detrex', ''): Format('detrex', table=DETREX),
     **{('hf', variant): Format('hf', variant, hf_table(*arguments)) for variant, arguments in HF_VARIANTS.items()},
@@ -62,6 +63,8 @@ def recognise(weights: dict[str, Tensor]) -> Format:
         native = has('model.backbone.conv_encoder.model.embedder.') or has('model.backbone.model.embedder.')
         in_memory = not has('model.backbone.conv_encoder.')
         return FORMATS['hf', next(variant for variant, arguments in HF_VARIANTS.items() if arguments == (native, in_memory))]
+    if {'query_pos', 'row_embed', 'col_embed', 'linear_class.weight'} <= names:
+        return FORMATS['official', 'demo']
     if 'query_embedding.weight' in names and has('bbox_head.fc_reg.') and has('encoder.layers.'):
         return FORMATS['mmdet', '']
     if 'class_embed.weight' in names and 'query_embed.weight' in names and has('transformer.decoder.'):

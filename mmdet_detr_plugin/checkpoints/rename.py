@@ -56,6 +56,19 @@ OFFICIAL = RenameTable(
     ]
 )
 
+DEMO = RenameTable(
+    [
+        ('backbone.*', 'backbone.*'),
+        ('neck.input_proj.*', 'conv.*'),
+        ('neck.query_embed.weight', 'query_pos'),
+        ('neck.position_encoding.row_embed.weight', 'row_embed'),
+        ('neck.position_encoding.col_embed.weight', 'col_embed'),
+        ('neck.transformer.*', 'transformer.*'),
+        ('bbox_head.fc_cls.*', 'linear_class.*'),
+        ('bbox_head.box_mlp.layers.0.*', 'linear_bbox.*'),
+    ]
+)
+
 MMDET = RenameTable(
     [
         ('backbone.*', 'backbone.*'),

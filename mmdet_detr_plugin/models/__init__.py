@@ -1,6 +1,7 @@
 """Models of the plugin; importing this package registers them."""
 
 from .backbones import PretrainedBackbone, ResNetDC5
+from .demo_neck import DemoNeck
 from .detector import DETR
 from .detr_head import DETRHead
 from .hungarian_assigner import HungarianAssigner
@@ -10,6 +11,7 @@ from .transformer_neck import TransformerNeck
 __all__ = [
     'DETR',
     'DETRHead',
+    'DemoNeck',
     'HungarianAssigner',
     'LearnedPositionEncoding',
     'PretrainedBackbone',

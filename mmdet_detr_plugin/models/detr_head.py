@@ -24,9 +24,9 @@ PAPER_LOSS_CLS = dict(type='CrossEntropyLoss', use_sigmoid=False, bg_cls_weight=
 
 
 class BoxMLP(nn.Module):
-    """Three linear layers with ReLU between them; ``layers.0`` to ``layers.2`` are the official names."""
+    """Linear layers with ReLU between them; ``layers.0`` to ``layers.2`` are the official names."""
 
-    def __init__(self, embed_dims: int, num_layers: int = 3) -> None:
+    def __init__(self, embed_dims: int, num_layers: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(embed_dims, 4 if last else embed_dims) for last in [False] * (num_layers - 1) + [True])
 
@@ -47,6 +47,7 @@ class DETRHead(BaseModule):
         embed_dims: channels D of the hidden states.
         aux_loss: also supervise the decoder's intermediate layers.
         sync_cls_avg_factor: average the classification loss's sum of weights over ranks; the official code does not.
+        num_box_layers: linear layers of the box prediction; 1 in the demo model.
         loss_cls: softmax cross-entropy: ``bg_cls_weight`` for no-object, ``class_weight`` for the others, ``loss_weight``.
         loss_bbox: L1 with ``loss_weight``.
         loss_iou: GIoU with ``loss_weight``.
@@ -63,6 +64,7 @@ class DETRHead(BaseModule):
         embed_dims: int = 256,
         aux_loss: bool = True,
         sync_cls_avg_factor: bool = False,
+        num_box_layers: int = 3,
         loss_cls: dict | None = None,
         loss_bbox: dict | None = None,
         loss_iou: dict | None = None,
@@ -87,7 +89,7 @@ class DETRHead(BaseModule):
         assigner = (train_cfg or {}).get('assigner') or dict(type='mmdet_detr_plugin.HungarianAssigner')
         self.assigner = MMDET_TASK_UTILS.build(assigner)
         self.fc_cls = nn.Linear(embed_dims, num_classes + 1)
-        self.box_mlp = BoxMLP(embed_dims)
+        self.box_mlp = BoxMLP(embed_dims, num_box_layers)
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
         """(L, B, Q, D) -> class logits (L, B, Q, K+1) and boxes_cxcywh_norm (L, B, Q, 4).

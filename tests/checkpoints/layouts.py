@@ -65,6 +65,18 @@ def official(
     return shapes
 
 
+def demo(rows: int = 92, dims: int = 32, feedforward: int = 64) -> dict[str, tuple[int, ...]]:
+    """The notebook's model: torchvision's ResNet with counters, ``nn.Transformer`` with 2 encoder and 3 decoder layers."""
+    shapes = {f'backbone.{name}': shape for name, shape in resnet().items()}
+    shapes |= {name.replace('running_var', 'num_batches_tracked'): () for name in list(shapes) if name.endswith('running_var')}
+    for name, shape in official(dims=dims, feedforward=feedforward, pre_norm=True).items():
+        if name.startswith('transformer.'):
+            shapes[name] = shape
+    shapes |= {'conv.weight': (dims, 512, 1, 1), 'conv.bias': (dims,), 'query_pos': (10, dims)}
+    shapes |= {'row_embed': (50, dims // 2), 'col_embed': (50, dims // 2)}
+    return shapes | linear('linear_class', rows, dims) | linear('linear_bbox', 4, dims)
+
+
 def panoptic(rows: int = 251) -> dict[str, tuple[int, ...]]:
     shapes = {f'detr.{name}': shape for name, shape in official(rows).items()}
     shapes |= linear('bbox_attention.q_linear', 32, 32) | linear('bbox_attention.k_linear', 32, 32)
@@ -112,4 +124,5 @@ def filled(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tenso
     """Random values, small enough to compute with; variances are positive."""
     generator = torch.Generator().manual_seed(seed)
     values = {name: torch.randn(shape, generator=generator) * 0.05 for name, shape in shapes.items()}
+    values |= {name: torch.tensor(7) for name in shapes if name.endswith('num_batches_tracked')}
     return {name: value.abs() + 0.5 if name.endswith(('running_var', 'norm.weight')) else value for name, value in values.items()}

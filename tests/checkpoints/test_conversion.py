@@ -60,6 +60,7 @@ LAYOUTS = {
     'official, R50': layouts.official(bottleneck=True, blocks=(3, 4, 6, 3)),
     'official, R101': layouts.official(bottleneck=True, blocks=(3, 4, 23, 3)),
     'official, panoptic': layouts.panoptic(),
+    'official, demo': layouts.demo(),
     'detrex': layouts.detrex(),
 }
 
