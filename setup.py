@@ -31,7 +31,8 @@ class BuildWithMim(build_py):
         return super().get_outputs(include_bytecode) + ([] if self.editable_mode else [str(target) for target, _ in self._mim_files()])
 
     def _mim_files(self) -> list[tuple[Path, Path]]:
-        sources = [path for folder in ('configs', 'tools') for path in sorted((ROOT / folder).rglob('*.py'))]
+        found = [('configs', '*.py'), ('configs', '*.yml'), ('tools', '*.py')]
+        sources = [path for folder, pattern in found for path in sorted((ROOT / folder).rglob(pattern))]
         return [(Path(self.build_lib) / MIM / source.relative_to(ROOT), source) for source in sources]
 
 

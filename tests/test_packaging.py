@@ -44,6 +44,7 @@ def wheel(tmp_path_factory) -> Path:
 def test_wheel_holds_package_configs_and_tools(wheel):
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in name}
     files = {path.relative_to(ROOT) for folder in ('configs', 'tools') for path in (ROOT / folder).rglob('*.py')}
+    files |= {path.relative_to(ROOT) for path in (ROOT / 'configs').rglob('*.yml')}
     expected = {f'mmdet_detr_plugin/.mim/{path.as_posix()}' for path in files}
     package = ROOT / 'mmdet_detr_plugin'
     expected |= {path.relative_to(ROOT).as_posix() for path in package.rglob('*.py') if '.mim' not in path.parts}

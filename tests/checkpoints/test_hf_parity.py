@@ -183,3 +183,27 @@ def test_learned_positions_equal_hfs(tmp_path):
         expected = theirs.eval()(**hf_inputs(batch))
         logits, _ = ours(batch['batch_inputs'], batch['batch_data_samples'], mode='tensor')
     torch.testing.assert_close(logits[-1], expected.logits, atol=1e-4, rtol=0)
+
+
+def test_dc5_equals_hfs_resnet_dilated_by_hand(tmp_path):
+    """As torchvision does it: the last stage keeps its stride, all its blocks but the first are dilated."""
+    backbone = transformers.ResNetConfig(layer_type='bottleneck', depths=[3, 4, 6, 3], out_features=['stage4'])
+    theirs = hf_model(backbone_config=backbone)
+    theirs.save_pretrained(tmp_path / 'model')
+    stage = theirs.model.backbone.model.encoder.stages[3]
+    stage.layers[0].shortcut.convolution.stride = stage.layers[0].layer[1].convolution.stride = (1, 1)
+    for block in stage.layers[1:]:
+        block.layer[1].convolution.dilation = block.layer[1].convolution.padding = (2, 2)
+    convert_file(tmp_path / 'model' / 'model.safetensors', tmp_path / 'plugin.pth')
+    outputs = {}
+    batch = make_batch([(64, 96), (96, 80)], COUNTS)
+    for kind in ('mmdet_detr_plugin.ResNetDC5', 'mmdet.ResNet'):
+        dilated = dict() if 'DC5' in kind else dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2))
+        ours = MODELS.build(detr_config(backbone=dict(type=kind, depth=50, **dilated), neck=dict(in_channels=2048))).eval()
+        ours.load_state_dict(load(tmp_path / 'plugin.pth')['state_dict'], strict=True)
+        with torch.no_grad():
+            outputs[kind] = ours(batch['batch_inputs'], batch['batch_data_samples'], mode='tensor')[0][-1]
+    with torch.no_grad():
+        expected = theirs.eval()(**hf_inputs(batch)).logits
+    torch.testing.assert_close(outputs['mmdet_detr_plugin.ResNetDC5'], expected, atol=1e-4, rtol=0)
+    assert (outputs['mmdet.ResNet'] - expected).abs().max() > 1e-2  # mmdet's dilation loads the same weights and computes something else

@@ -6,6 +6,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
+import yaml
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -111,6 +112,21 @@ def test_rates_drop_as_in_the_paper_and_in_mmdet():
         cfg = load(name)
         assert cfg.train_cfg.max_epochs == epochs
         assert cfg.param_scheduler[-1].milestones == drops and cfg.param_scheduler[-1].end == epochs
+
+
+def test_metafile_names_configs_and_published_results():
+    models = yaml.safe_load((ROOT / 'configs' / 'detr' / 'metafile.yml').read_text())['Models']
+    published = {model['Name']: model['Results'][0]['Metrics']['box AP'] for model in models}
+    assert published == {  # the official model zoo, and mmdet's
+        'detr_r50_8xb2-500e_coco': 42.0,
+        'detr_r50-dc5_8xb2-500e_coco': 43.3,
+        'detr_r101_8xb2-500e_coco': 43.5,
+        'detr_r101-dc5_8xb2-500e_coco': 44.9,
+        'detr_r50_8xb2-150e_coco': 39.9,
+    }
+    for model in models:
+        assert (ROOT / model['Config']).is_file() and model['Config'] == f'configs/detr/{model["Name"]}.py'
+        assert model['Converted From']['Weights'].startswith('https://') and model['Converted From']['Weights'].endswith('.pth')
 
 
 def test_paper_detr_has_the_papers_numbers():
