@@ -68,22 +68,26 @@ def plan_rows(source_rows: int, source_classes: Sequence[str] | None, classes: S
     Raises:
         ValueError: when the counts do not match and no names say which row is which.
     """
-    by_name = LAYOUTS.get(source_rows)
-    if by_name and classes and source_rows != num_classes + 1:
-        rows = tuple(by_name.get(name) for name in classes)
-        if any(row is not None for row in rows):
-            return RowPlan(rows, source_rows, f'COCO category ids, {source_rows - 1} rows and no-object')
-    if source_classes and classes and len(source_classes) == source_rows - 1:
-        position = {name: index for index, name in enumerate(source_classes)}
-        rows = tuple(position.get(name) for name in classes)
-        if any(row is not None for row in rows):
-            return RowPlan(rows, source_rows, 'class names')
+    if classes and source_rows in LAYOUTS and source_rows != num_classes + 1:
+        return _all_named(LAYOUTS[source_rows], source_rows, classes, f'COCO category ids, {source_rows - 1} rows and no-object')
+    if classes and source_classes and len(source_classes) == source_rows - 1 and set(source_classes) >= set(classes):
+        return _all_named({name: row for row, name in enumerate(source_classes)}, source_rows, classes, 'class names')
     if source_rows == num_classes + 1:
         return RowPlan(tuple(range(num_classes)), source_rows, 'one to one')
     raise ValueError(
         f'the file has {source_rows} class rows ({source_rows - 1} classes and no-object), the config has {num_classes} classes, and no '
         f'names say which row is which; set num_classes={source_rows - 1} in the config, or prepare fine-tuning with --classes FILE'
     )
+
+
+def _all_named(row_of: dict[str, int], source_rows: int, classes: Sequence[str], reason: str) -> RowPlan:
+    missing = [name for name in classes if name not in row_of]
+    if missing:
+        raise ValueError(
+            f'the file has {source_rows} class rows ({reason}), none of them for {", ".join(map(repr, missing[:8]))} of the config; '
+            'prepare fine-tuning with --classes FILE, which starts new classes anew'
+        )
+    return RowPlan(tuple(row_of[name] for name in classes), source_rows, reason)
 
 
 def new_rows(source_rows: int, source_classes: Sequence[str] | None, classes: Sequence[str]) -> RowPlan:

@@ -113,6 +113,24 @@ def test_other_class_counts_map_one_to_one_or_are_refused(tmp_path):
     assert not (tmp_path / 'no.pth').exists()
 
 
+def test_classes_that_the_file_lacks_need_fine_tuning(tmp_path):
+    source = save(layouts.filled(layouts.official()), tmp_path / 'source.pth')
+    config = write_config(tmp_path, bbox_head=dict(num_classes=2))
+    config.write_text(config.read_text() + "train_dataloader['dataset']['metainfo'] = dict(classes=('dog', 'raccoon'))\n")
+    with pytest.raises(ValueError, match=r"none of them for 'raccoon' of the config; prepare fine-tuning with --classes FILE"):
+        convert_file(source, tmp_path / 'no.pth', config=config)
+
+
+def test_named_rows_are_brought_into_the_configs_order(tmp_path):
+    ours = build(detr_config(bbox_head=dict(num_classes=3)))
+    torch.save(dict(state_dict=ours.state_dict(), meta=dict(dataset_meta=dict(classes=('a', 'b', 'c')))), tmp_path / 'trained.pth')
+    config = write_config(tmp_path, bbox_head=dict(num_classes=2))
+    config.write_text(config.read_text() + "train_dataloader['dataset']['metainfo'] = dict(classes=('c', 'a'))\n")
+    convert_file(tmp_path / 'trained.pth', tmp_path / 'plugin.pth', config=config)
+    rows = ours.bbox_head.fc_cls.weight
+    assert torch.equal(load(tmp_path / 'plugin.pth')['state_dict']['bbox_head.fc_cls.weight'], rows[[2, 0, 3]])
+
+
 def test_fine_tuning_keeps_rows_of_the_same_class_and_no_object(tmp_path):
     weights = layouts.filled(layouts.official())
     source = save(weights, tmp_path / 'source.pth')

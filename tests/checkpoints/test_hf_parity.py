@@ -151,6 +151,16 @@ def test_files_with_timms_resnet_come_back_bit_equal(pair, tmp_path):
     assert_same_weights(safetensors.load_file(tmp_path / 'back.safetensors'), timm)
 
 
+def test_hfs_panoptic_files_come_back_bit_equal(pair, tmp_path):
+    _, _, folder = pair
+    file = {f'detr.{name}': value for name, value in safetensors.load_file(folder / 'model' / 'model.safetensors').items()}
+    file |= {'bbox_attention.q_linear.weight': torch.randn(32, 32), 'mask_head.lay1.weight': torch.randn(40, 40, 3, 3)}
+    safetensors.save_file(file, tmp_path / 'panoptic.safetensors')
+    assert '2 tensors of a mask head are kept aside' in convert_file(tmp_path / 'panoptic.safetensors', tmp_path / 'plugin.pth')
+    convert_file(tmp_path / 'plugin.pth', tmp_path / 'back.safetensors', to='hf')
+    assert_same_weights(safetensors.load_file(tmp_path / 'back.safetensors'), file)
+
+
 def test_hf_loads_the_folder_of_a_model_trained_here(tmp_path):
     classes = tuple('abcde')
     ours = build(detr_config(neck=dict(num_heads=8)), randomize_norms=True).eval()
