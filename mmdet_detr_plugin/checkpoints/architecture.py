@@ -63,7 +63,13 @@ def infer_model(shapes: Shapes) -> dict:
     num_classes = _shape(shapes, 'bbox_head.fc_cls.weight')[0] - 1
     return dict(
         type='mmdet_detr_plugin.DETR',
-        backbone=dict(type='mmdet.ResNet', depth=DEPTHS[layout], out_indices=(3,)),
+        backbone=dict(
+            type='mmdet.ResNet',
+            depth=DEPTHS[layout],
+            out_indices=(3,),
+            stem_channels=_shape(shapes, 'backbone.conv1.weight')[0],
+            base_channels=_shape(shapes, 'backbone.layer1.0.conv1.weight')[0],
+        ),
         neck=neck,
         bbox_head=dict(
             type='mmdet_detr_plugin.DETRHead', num_classes=num_classes, embed_dims=dims, num_box_layers=_count(shapes, 'bbox_head.box_mlp')

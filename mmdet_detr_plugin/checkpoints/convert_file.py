@@ -136,19 +136,37 @@ def _write(weights: PluginWeights, target: Path, target_format: Format, cfg: Con
         return _save_torch({**meta, entry: tensors}, target)
     if target.suffix:
         return _save_safetensors(tensors, target) if target.suffix == '.safetensors' else _save_torch(tensors, target)
-    heads = cfg.model.neck.num_heads if cfg is not None else 8
-    if cfg is None:
-        weights.notes.append('8 attention heads are assumed; give --config where there are others')
     is_native = target_format.variant.startswith('native')
-    if cfg is not None and cfg.model.backbone.type.endswith('DC5') and is_native:
-        raise ValueError("HF's own ResNet has no dilation; write DC5 weights with --hf-backbone timm")
-    configuration = detr_config(state, classes, heads, is_native)
-    if cfg is not None and cfg.model.backbone.type.endswith('DC5'):
+    if cfg is None:
+        weights.notes.append(
+            '8 attention heads, stride 32 and no dilation are assumed, which the weights do not tell; --config checks them'
+        )
+    is_dc5 = cfg is not None and _is_dilated(cfg, is_native)
+    configuration = detr_config(state, classes, 8 if cfg is None else cfg.model.neck.get('num_heads', 8), is_native)
+    if is_dc5:
         configuration['dilation'] = True
     _save_safetensors(tensors, target / 'model.safetensors')
     write_json(target / 'config.json', configuration)
     write_json(target / 'preprocessor_config.json', PREPROCESSOR)
     return target
+
+
+def _is_dilated(cfg: Config, is_native: bool) -> bool:
+    """Whether the config's backbone is DC5.
+
+    Raises:
+        ValueError: when HF has no backbone that computes the same.
+    """
+    backbone = cfg.model.backbone
+    is_dc5 = backbone.type.endswith('ResNetDC5')
+    strides, dilations = tuple(backbone.get('strides', (1, 2, 2, 2))), tuple(backbone.get('dilations', (1, 1, 1, 1)))
+    if not is_dc5 and (strides, dilations) != ((1, 2, 2, 2), (1, 1, 1, 1)):
+        raise ValueError(
+            f"HF's ResNets have no strides {strides} with dilations {dilations}; only the standard ones and DC5 can be written"
+        )
+    if is_dc5 and is_native:
+        raise ValueError("HF's own ResNet has no dilation; write DC5 weights with --hf-backbone timm")
+    return is_dc5
 
 
 def _save_torch(content: dict, target: Path) -> Path:

@@ -50,13 +50,13 @@ def detr_config(state: dict[str, Tensor], classes: Sequence[str] | None, num_hea
     )
     if not native_resnet:
         return config | dict(use_timm_backbone=True, backbone=f'resnet{model["backbone"]["depth"]}')
-    widths = [64, 128, 256, 512]
+    last_norm = 'bn3' if kind == 'bottleneck' else 'bn2'
     resnet = dict(
         model_type='resnet',
         layer_type=kind,
         depths=list(depths),
-        embedding_size=64,
-        hidden_sizes=[4 * width for width in widths] if kind == 'bottleneck' else widths,
+        embedding_size=shapes['backbone.conv1.weight'][0],
+        hidden_sizes=[shapes[f'backbone.layer{stage}.0.{last_norm}.weight'][0] for stage in (1, 2, 3, 4)],
         out_features=['stage4'],
     )
     return config | dict(use_timm_backbone=False, backbone=None, backbone_config=resnet)

@@ -15,7 +15,7 @@ from mmdet_detr_plugin.checkpoints.convert_file import convert_file
 
 from ..builders import NUM_CLASSES, build, detr_config, make_batch
 from . import layouts
-from .test_conversion import assert_same_weights, load
+from .test_conversion import assert_same_weights, load, write_config
 
 transformers = pytest.importorskip('transformers')
 safetensors = pytest.importorskip('safetensors.torch')
@@ -179,6 +179,33 @@ def test_hf_loads_the_folder_of_a_model_trained_here(tmp_path):
     # and class names come back
     convert_file(tmp_path / 'folder' / 'model.safetensors', tmp_path / 'again.pth')
     assert load(tmp_path / 'again.pth')['meta']['dataset_meta']['classes'] == classes
+
+
+@pytest.mark.parametrize(
+    'backbone, message',
+    [
+        (dict(type='mmdet_detr_plugin.ResNetDC5'), "HF's own ResNet has no dilation; write DC5 weights with --hf-backbone timm"),
+        (dict(strides=(1, 2, 2, 1)), r'no strides \(1, 2, 2, 1\) with dilations \(1, 1, 1, 1\)'),
+    ],
+)
+def test_backbones_that_hf_does_not_have_are_refused(backbone, message, tmp_path):
+    """Strides and dilation leave no trace in the weights."""
+    ours = build(detr_config(backbone=backbone))
+    torch.save(dict(state_dict=ours.state_dict(), meta={}), tmp_path / 'trained.pth')
+    config = write_config(tmp_path, backbone=backbone, bbox_head=dict(num_classes=NUM_CLASSES))
+    with pytest.raises(ValueError, match=message):
+        convert_file(tmp_path / 'trained.pth', tmp_path / 'folder', to='hf', config=config)
+    assert not (tmp_path / 'folder').exists()
+
+
+def test_dc5_goes_to_hf_with_timms_backbone_and_its_heads(tmp_path):
+    backbone = dict(type='mmdet_detr_plugin.ResNetDC5')
+    torch.save(dict(state_dict=build(detr_config(backbone=backbone)).state_dict(), meta={}), tmp_path / 'trained.pth')
+    config = write_config(tmp_path, backbone=backbone, bbox_head=dict(num_classes=NUM_CLASSES))
+    convert_file(tmp_path / 'trained.pth', tmp_path / 'folder', to='hf', config=config, hf_backbone='timm')
+    settings = json.loads((tmp_path / 'folder' / 'config.json').read_text())
+    assert settings['dilation'] and settings['use_timm_backbone'] and settings['backbone'] == 'resnet18'
+    assert settings['encoder_attention_heads'] == settings['decoder_attention_heads'] == 4
 
 
 def test_learned_positions_equal_hfs(tmp_path):
