@@ -56,7 +56,27 @@ class RowPlan:
         return new_weight, new_bias
 
 
-def plan_rows(source_rows: int, source_classes: Sequence[str] | None, classes: Sequence[str] | None, num_classes: int) -> RowPlan:
+def coco_layout(source_rows: int, names: Sequence[str] | None) -> dict[str, int] | None:
+    """COCO's numbering of the rows, where a file of facebookresearch/detr or HF has as many rows and no names that say otherwise."""
+    agrees = not names or all(names[row] == name for name, row in COCO_ROWS.items())
+    return LAYOUTS.get(source_rows) if agrees else None
+
+
+def row_names(rows: int) -> tuple[str, ...] | None:
+    """Names in row order for COCO's layouts, ``N/A`` where an id is no category."""
+    if rows not in LAYOUTS:
+        return None
+    name_of = {row: name for name, row in LAYOUTS[rows].items()}
+    return tuple(name_of.get(row, 'N/A') for row in range(rows - 1))
+
+
+def plan_rows(
+    source_rows: int,
+    source_classes: Sequence[str] | None,
+    classes: Sequence[str] | None,
+    num_classes: int,
+    layout: dict[str, int] | None = None,
+) -> RowPlan:
     """Find each class's row, by category where the layout is COCO's, else by name where both sides have names, else in order.
 
     Args:
@@ -64,14 +84,15 @@ def plan_rows(source_rows: int, source_classes: Sequence[str] | None, classes: S
         source_classes: their names, where the file or its configuration says them.
         classes: names of the wanted classes, where they are known.
         num_classes: how many classes are wanted.
+        layout: ``coco_layout``.
 
     Raises:
         ValueError: when the counts do not match and no names say which row is which.
     """
-    if classes and source_rows in LAYOUTS and source_rows != num_classes + 1:
-        return _all_named(LAYOUTS[source_rows], source_rows, classes, f'COCO category ids, {source_rows - 1} rows and no-object')
-    if classes and source_classes and len(source_classes) == source_rows - 1 and set(source_classes) >= set(classes):
-        return _all_named({name: row for row, name in enumerate(source_classes)}, source_rows, classes, 'class names')
+    if classes and layout and source_rows != num_classes + 1:
+        return _all_named(layout, source_rows, classes, f'COCO category ids, {source_rows - 1} rows and no-object')
+    if classes and source_classes and set(source_classes) >= set(classes):
+        return _all_named(_numbered(source_classes), source_rows, classes, 'class names')
     if source_rows == num_classes + 1:
         return RowPlan(tuple(range(num_classes)), source_rows, 'one to one')
     raise ValueError(
@@ -90,9 +111,15 @@ def _all_named(row_of: dict[str, int], source_rows: int, classes: Sequence[str],
     return RowPlan(tuple(row_of[name] for name in classes), source_rows, reason)
 
 
-def new_rows(source_rows: int, source_classes: Sequence[str] | None, classes: Sequence[str]) -> RowPlan:
+def new_rows(
+    source_rows: int, source_classes: Sequence[str] | None, classes: Sequence[str], layout: dict[str, int] | None = None
+) -> RowPlan:
     """For fine-tuning: rows of the same class name are kept, all others start anew."""
-    by_name = LAYOUTS.get(source_rows) or {}
-    if source_classes and len(source_classes) == source_rows - 1:
-        by_name = {name: index for index, name in enumerate(source_classes)}
-    return RowPlan(tuple(by_name.get(name) for name in classes), source_rows, 'class names, for fine-tuning')
+    row_of = layout or (_numbered(source_classes) if source_classes else {})
+    return RowPlan(tuple(row_of.get(name) for name in classes), source_rows, 'class names, for fine-tuning')
+
+
+def _numbered(classes: Sequence[str]) -> dict[str, int]:
+    if len(set(classes)) < len(classes):
+        raise ValueError(f'the file gives several class rows the same name, so that names do not tell them apart: {list(classes)[:12]} ...')
+    return {name: row for row, name in enumerate(classes)}

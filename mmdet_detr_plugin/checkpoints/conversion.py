@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .class_rows import COCO_CLASSES, LAYOUTS, RowPlan, new_rows, plan_rows
+from .class_rows import COCO_CLASSES, RowPlan, coco_layout, new_rows, plan_rows
 from .formats import FORMATS, PLUGIN, Format, recognise, to_other_names, to_plugin_names
 
 CLASS_WEIGHT, CLASS_BIAS = 'bbox_head.fc_cls.weight', 'bbox_head.fc_cls.bias'
@@ -51,7 +51,9 @@ def load(weights: dict[str, Tensor], classes: Sequence[str] | None = None, kept:
     state, aside = to_plugin_names(weights, source)
     if missing := [name for name in (CLASS_WEIGHT, CLASS_BIAS, QUERIES) if name not in state]:
         raise ValueError(f'the {source} file lacks what becomes {", ".join(missing)}; it is not whole')
-    result = PluginWeights(state, source, source, tuple(classes) if classes else None, aside)
+    result = PluginWeights(state, source, source, None, aside)
+    if classes and len(classes) == result.num_class_rows - 1:  # names of something else otherwise
+        result.classes = tuple(classes)
     result.counters = sorted(name for name in state if name.endswith(COUNTER))
     if source is PLUGIN and kept:
         result.source = FORMATS[kept['format'], kept['variant']]
@@ -72,47 +74,50 @@ def select_classes(weights: PluginWeights, classes: Sequence[str] | None, num_cl
     Raises:
         ValueError: when the rows cannot be told apart.
     """
-    rows = weights.num_class_rows
+    restore_classes(weights)  # earlier selections are made from all rows again
+    rows, source_classes = weights.num_class_rows, weights.classes
+    layout = coco_layout(rows, source_classes) if weights.source.name in ('official', 'hf') else None
     if classes is None and num_classes is None:
-        is_coco = rows in LAYOUTS and weights.classes is None
-        classes, num_classes = (COCO_CLASSES, len(COCO_CLASSES)) if is_coco else (weights.classes, rows - 1)
+        classes, num_classes = (COCO_CLASSES, len(COCO_CLASSES)) if layout else (source_classes, rows - 1)
     if fine_tune:
-        plan = new_rows(rows, weights.classes, classes)
+        plan = new_rows(rows, source_classes, classes, layout)
     else:
-        plan = plan_rows(rows, weights.classes, classes, len(classes) if num_classes is None else num_classes)
+        plan = plan_rows(rows, source_classes, classes, len(classes) if num_classes is None else num_classes, layout)
+    weights.classes = tuple(classes) if classes else None
     if not plan.is_identity:
         weight, bias = weights.state[CLASS_WEIGHT], weights.state[CLASS_BIAS]
-        if plan.dropped and weights.dropped is None:
+        if plan.dropped and not plan.new:
             weights.dropped = dict(
                 num_rows=rows,
                 rows=list(plan.rows),
                 dropped=plan.dropped,
                 weight=weight[plan.dropped].clone(),
                 bias=bias[plan.dropped].clone(),
+                classes=weights.classes,  # the entry is of use as long as the rows are these
+                source_classes=source_classes,
             )
         weights.state[CLASS_WEIGHT], weights.state[CLASS_BIAS] = plan.apply(weight, bias)
     if plan.new:
-        weights.notes.append(f'{len(plan.new)} of {len(plan.rows)} classes start anew')
-    weights.classes = tuple(classes) if classes else None
+        names = [classes[index] for index in plan.new]
+        weights.notes.append(f'{len(names)} of {len(plan.rows)} classes start anew: {", ".join(names[:20])}')
     return plan
 
 
 def restore_classes(weights: PluginWeights) -> None:
-    """Put the class rows that ``select_classes`` left out back in their places."""
-    kept = weights.dropped
+    """Put the class rows that ``select_classes`` left out back in their places; without effect where the rows are others by now."""
+    kept, weights.dropped = weights.dropped, None
     if kept is None:
+        return
+    if kept['classes'] != weights.classes or len(kept['rows']) + 1 != weights.num_class_rows:
+        weights.notes.append(f'{len(kept["dropped"])} class rows that were kept aside belong to other classes, and are given up')
         return
     for name, entry in ((CLASS_WEIGHT, 'weight'), (CLASS_BIAS, 'bias')):
         current = weights.state[name]
-        if len(current) != len(kept['rows']) + 1:
-            return  # other classes since
         whole = current.new_empty(kept['num_rows'], *current.shape[1:])
         whole[kept['dropped']] = kept[entry]
-        for index, row in enumerate((*kept['rows'], kept['num_rows'] - 1)):
-            if row is not None:
-                whole[row] = current[index]
+        whole[[*kept['rows'], kept['num_rows'] - 1]] = current
         weights.state[name] = whole
-    weights.classes, weights.dropped = None, None
+    weights.classes = kept['source_classes']
 
 
 def resize_queries(weights: PluginWeights, num_queries: int) -> None:
@@ -153,11 +158,12 @@ def plugin_checkpoint(weights: PluginWeights) -> dict:
     return dict(meta=meta, state_dict=weights.state, detr_source=kept)
 
 
-def other_weights(weights: PluginWeights, target: Format) -> dict[str, Tensor]:
-    """The weights under another implementation's names; exact where the plugin's file came from there."""
-    is_return = target == weights.source
-    if is_return:
-        restore_classes(weights)
+def other_weights(weights: PluginWeights, target: Format, is_return: bool) -> dict[str, Tensor]:
+    """The weights under another implementation's names.
+
+    Args:
+        is_return: they go back to where they came from, with the mask head and the counters that came along.
+    """
 
     def is_kept(name: str) -> bool:
         if name.endswith(COUNTER):

@@ -10,13 +10,14 @@ from mmengine.config import Config
 from ..files import write_atomically, write_json
 from . import conversion
 from .architecture import describe, infer_model, model_shapes, shapes_of
-from .class_rows import COCO_CLASSES
+from .class_rows import COCO_CLASSES, row_names
 from .conversion import PluginWeights
 from .formats import FORMATS, Format
 from .hf_files import PREPROCESSOR, classes_of, detr_config
 from .reading import read_checkpoint, weights_of
 
 TARGETS = ('plugin', 'official', 'hf', 'mmdet', 'detrex')
+FILE_SUFFIXES = ('.safetensors', '.bin', '.pth', '.pt')
 
 
 def convert_file(
@@ -31,7 +32,7 @@ def convert_file(
     """Convert ``source`` and write ``target``; returns a summary for people.
 
     Args:
-        to: one of ``TARGETS``. ``hf`` writes a folder with configuration files when ``target`` has no suffix.
+        to: one of ``TARGETS``. ``hf`` writes a folder with configuration files unless ``target`` is named as a file.
         config: the plugin's config to fit; without it COCO's layouts become COCO's 80 classes, others stay as they are.
         classes_file: classes to fine-tune on; see ``read_classes``.
         num_queries: cut or extend the object queries.
@@ -41,23 +42,40 @@ def convert_file(
         FileNotFoundError: when a file is missing.
         ValueError: when the source is no DETR, not whole, or does not fit; nothing is written then.
     """
+    if source.is_dir():
+        source = next((source / name for name in ('model.safetensors', 'pytorch_model.bin') if (source / name).is_file()), source)
+    cfg = _detr_config(config) if config else None
     content = read_checkpoint(source)
-    weights = conversion.load(weights_of(content, source), _classes_in(content, source), content.get('detr_source'))
-    came_as = weights.source
+    weights = conversion.load(weights_of(content, source), None, content.get('detr_source'))
+    names = _classes_in(content, source if weights.found.name == 'hf' else None)
+    weights.classes = names if names and len(names) == weights.num_class_rows - 1 else None
     lines = [f'{source}: {weights.found}, {describe(shapes_of(weights.state))}']
-    cfg = Config.fromfile(config) if config else None
-    is_return = to == came_as.name != 'plugin' and cfg is None and classes_file is None
+
+    target_format = _target_format(to, weights, hf_backbone)
+    is_return = target_format == weights.source and to != 'plugin' and cfg is None and classes_file is None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # new rows are the same in every conversion
-        if not is_return:
-            lines.append(_fit(weights, cfg, config, classes_file, num_queries))
-        elif num_queries:
+        if is_return:
+            conversion.restore_classes(weights)
+        else:
+            lines.append(_select_classes(weights, cfg, config, classes_file))
+        if num_queries is not None:
             conversion.resize_queries(weights, num_queries)
-    if weights.aside:
-        lines.append(f'{len(weights.aside)} tensors of a mask head are kept aside')
-    target_format = _target_format(to, weights, hf_backbone)
-    written = _write(weights, target, target_format, cfg)
+    _check(weights, cfg, config)
+    if not is_return:
+        left = 'kept aside' if to == 'plugin' else 'left out'
+        rows = 0 if weights.dropped is None else len(weights.dropped['dropped'])
+        counts = ((len(weights.aside), 'tensors beside the detector'), (rows, 'class rows'))
+        lines += [f'{count} {what} are {left}' for count, what in counts if count]
+    written = _write(weights, target, target_format, cfg, is_return)
     return [*lines, *(f'note: {note}' for note in weights.notes), f'wrote {written} ({target_format})']
+
+
+def _detr_config(path: Path) -> Config:
+    cfg = Config.fromfile(path)
+    if not str(cfg.get('model', {}).get('type')).endswith('mmdet_detr_plugin.DETR'):
+        raise ValueError(f'{path} is a config of {cfg.get("model", {}).get("type")}; --config must be one of mmdet_detr_plugin.DETR')
+    return cfg
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -79,31 +97,39 @@ def read_classes(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _classes_in(content: dict, source: Path) -> tuple[str, ...] | None:
+def _classes_in(content: dict, hf_file: Path | None) -> tuple[str, ...] | None:
     meta = content.get('meta') if isinstance(content.get('meta'), dict) else {}
     dataset_meta = meta.get('dataset_meta') or {}
-    return dataset_meta.get('classes') or dataset_meta.get('CLASSES') or meta.get('CLASSES') or classes_of(source.parent)
+    names = dataset_meta.get('classes') or dataset_meta.get('CLASSES') or meta.get('CLASSES')
+    return tuple(names) if names else classes_of(hf_file.parent) if hf_file else None
 
 
-def _fit(weights: PluginWeights, cfg: Config | None, config: Path | None, classes_file: Path | None, num_queries: int | None) -> str:
-    """Select class rows and queries, and check every tensor; what was done with the classes."""
-    rows = weights.num_class_rows
+def _select_classes(weights: PluginWeights, cfg: Config | None, config: Path | None, classes_file: Path | None) -> str:
+    """Bring the class rows into the wanted order; what was done, for people."""
+    wanted, count = (None, None) if cfg is None else (_classes_of_config(cfg), cfg.model.bbox_head.num_classes)
     if classes_file:
         classes = read_classes(classes_file)
+        if cfg is not None and (count != len(classes) or (wanted and wanted != classes)):
+            raise ValueError(
+                f'{classes_file} has {len(classes)} classes ({", ".join(classes[:5])} ...), {config} has {count} '
+                f'({", ".join((wanted or ())[:5])} ...); they must be the same, in the same order (tools/make_config.py does it)'
+            )
         plan = conversion.select_classes(weights, classes, len(classes), fine_tune=True)
-    elif cfg is not None:
-        plan = conversion.select_classes(weights, _classes_of_config(cfg), cfg.model.bbox_head.num_classes)
     else:
-        plan = conversion.select_classes(weights, None, None)
-    if num_queries:
-        conversion.resize_queries(weights, num_queries)
-    model = cfg.model.to_dict() if cfg is not None else infer_model(shapes_of(weights.state))
-    expected = model_shapes(model, len(plan.rows), num_queries)
+        plan = conversion.select_classes(weights, wanted, count)
+    return (
+        f'classes: {len(plan.rows) - len(plan.new)} of {plan.source_rows - 1} rows taken ({plan.reason}), {len(plan.new)} new, '
+        'no-object taken'
+    )
+
+
+def _check(weights: PluginWeights, cfg: Config | None, config: Path | None) -> None:
+    """Against the config, or without one against the architecture that the weights show."""
+    expected = model_shapes(infer_model(shapes_of(weights.state)) if cfg is None else cfg.model.to_dict())
     what = f'{config}: {describe(expected)}' if cfg is not None else 'the architecture that they show'
+    if expected[conversion.QUERIES][0] != len(weights.state[conversion.QUERIES]):
+        what += ' (--num-queries changes the queries)'
     conversion.check_against(weights, expected, what)
-    kept = len(plan.rows) - len(plan.new)
-    text = f'classes: {kept} of {rows - 1} rows kept ({plan.reason}), {len(plan.new)} new, no-object kept'
-    return text + (f'; {len(plan.dropped)} rows are kept aside' if plan.dropped else '')
 
 
 def _classes_of_config(cfg: Config) -> tuple[str, ...] | None:
@@ -117,7 +143,7 @@ def _classes_of_config(cfg: Config) -> tuple[str, ...] | None:
 
 
 def _target_format(to: str, weights: PluginWeights, hf_backbone: str | None) -> Format:
-    if to == weights.source.name and hf_backbone is None:
+    if to == weights.source.name and hf_backbone is None and to != 'plugin':
         return weights.source
     if to != 'hf':
         is_demo = to == 'official' and any(name.startswith('neck.transformer.') for name in weights.state)
@@ -125,27 +151,27 @@ def _target_format(to: str, weights: PluginWeights, hf_backbone: str | None) -> 
     return FORMATS['hf', f'{hf_backbone or "native"} ResNet, file names']
 
 
-def _write(weights: PluginWeights, target: Path, target_format: Format, cfg: Config | None) -> Path:
+def _write(weights: PluginWeights, target: Path, target_format: Format, cfg: Config | None, is_return: bool) -> Path:
     if target_format.name == 'plugin':
-        return _save_torch(conversion.plugin_checkpoint(weights), target)
-    state, classes = weights.state, weights.classes
-    tensors = conversion.other_weights(weights, target_format)
+        return _save(conversion.plugin_checkpoint(weights), target)
+    tensors = conversion.other_weights(weights, target_format, is_return)
     if target_format.name != 'hf':
         entry = 'state_dict' if target_format.name == 'mmdet' else 'model'
-        meta = dict(meta=dict(dataset_meta=dict(classes=classes))) if classes and target_format.name == 'mmdet' else {}
-        return _save_torch({**meta, entry: tensors}, target)
-    if target.suffix:
-        return _save_safetensors(tensors, target) if target.suffix == '.safetensors' else _save_torch(tensors, target)
+        has_meta = weights.classes and target_format.name == 'mmdet'
+        return _save({**(dict(meta=dict(dataset_meta=dict(classes=weights.classes))) if has_meta else {}), entry: tensors}, target)
     is_native = target_format.variant.startswith('native')
-    if cfg is None:
-        weights.notes.append(
-            '8 attention heads, stride 32 and no dilation are assumed, which the weights do not tell; --config checks them'
-        )
     is_dc5 = cfg is not None and _is_dilated(cfg, is_native)
-    configuration = detr_config(state, classes, 8 if cfg is None else cfg.model.neck.get('num_heads', 8), is_native)
+    if target.suffix in FILE_SUFFIXES:
+        return _save(tensors, target)
+    if any(name.startswith('detr.') for name in tensors):
+        raise ValueError(f'a folder of a panoptic model cannot be written yet; write its weights alone to {target}.safetensors')
+    if cfg is None:
+        weights.notes.append('8 attention heads and stride 32 are assumed, which the weights do not tell; --config checks them')
+    classes = weights.classes or row_names(weights.num_class_rows)
+    configuration = detr_config(weights.state, classes, 8 if cfg is None else cfg.model.neck.get('num_heads', 8), is_native)
     if is_dc5:
         configuration['dilation'] = True
-    _save_safetensors(tensors, target / 'model.safetensors')
+    _save(tensors, target / 'model.safetensors')
     write_json(target / 'config.json', configuration)
     write_json(target / 'preprocessor_config.json', PREPROCESSOR)
     return target
@@ -169,17 +195,17 @@ def _is_dilated(cfg: Config, is_native: bool) -> bool:
     return is_dc5
 
 
-def _save_torch(content: dict, target: Path) -> Path:
+def _save(content: dict, target: Path) -> Path:
+    if target.suffix == '.safetensors':
+        if not all(isinstance(value, torch.Tensor) for value in content.values()):
+            raise ValueError(f"{target}: .safetensors holds tensors only, which is HF's layout; write this one to a .pth file")
+        try:
+            from safetensors.torch import save
+        except ImportError as error:
+            raise ValueError(f'{target} needs the package safetensors: pip install safetensors') from error
+        write_atomically(save({name: value.contiguous() for name, value in content.items()}, metadata=dict(format='pt')), target)
+        return target
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomically(buffer.getvalue(), target)
-    return target
-
-
-def _save_safetensors(tensors: dict, target: Path) -> Path:
-    try:
-        from safetensors.torch import save
-    except ImportError as error:
-        raise ValueError(f'{target} needs the package safetensors: pip install safetensors') from error
-    write_atomically(save({name: value.contiguous() for name, value in tensors.items()}, metadata=dict(format='pt')), target)
     return target

@@ -117,13 +117,14 @@ def split_attention(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_plugin_names(weights: dict[str, Tensor], source: Format) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The detector's weights under the plugin's names, and a panoptic model's mask head under its own.
+    """The detector's weights under the plugin's names, and under their own a panoptic model's mask head and detrex's loss buffers.
 
     Raises:
         ValueError: when a tensor has no place in the plugin, listing all of them.
     """
     is_panoptic = source is not PLUGIN and any(name.startswith('detr.') for name in weights)
-    aside = {name: value for name, value in weights.items() if is_panoptic and name.startswith(MASK_PREFIXES)}
+    prefixes = MASK_PREFIXES if is_panoptic else ('criterion.',) if source.name == 'detrex' else ()
+    aside = {name: value for name, value in weights.items() if name.startswith(prefixes)} if prefixes else {}
     detector = {name.removeprefix('detr.'): value for name, value in weights.items() if name not in aside}
     if source.splits_attention:
         detector = pack_attention(detector)
@@ -147,5 +148,5 @@ def to_other_names(weights: dict[str, Tensor], target: Format, aside: dict[str, 
     detector = {renamed[name]: value for name, value in weights.items()}
     if target.splits_attention:
         detector = split_attention(detector)
-    prefix = 'detr.' if aside else ''
+    prefix = 'detr.' if any(name.startswith(MASK_PREFIXES) for name in aside) else ''
     return {**{prefix + name: value for name, value in detector.items()}, **aside}

@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
+NUMBERS = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'b1')
 WEIGHT_ENTRIES = ('state_dict', 'model')  # mmengine's and facebookresearch/detr's
 
 
@@ -36,14 +38,16 @@ def read_checkpoint(path: Path) -> dict:
     except ImportError as error:
         raise ValueError(f'{path} needs the package safetensors: pip install safetensors') from error
     except pickle.UnpicklingError as error:
-        reason = str(error)
-        if 'weights_only' in reason or 'Weights only' in reason or 'GLOBAL' in reason:
-            raise ValueError(
-                f'{path} holds more than tensors and plain values, and was not opened, because such objects can run code '
-                f'({_first_line(reason)}). Ask its author for the weights alone, or for a .safetensors file'
-            ) from error
-        raise ValueError(f'{path} is truncated or no checkpoint ({_first_line(reason)}); download it again') from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        reason, start = str(error), path.read_bytes()[:64]
+        if start[:2] not in (b'PK', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05'):
+            raise ValueError(f'{path} is truncated or no checkpoint (it starts with {start[:40]!r}); download it again') from error
+        match = re.search(r'GLOBAL (\S+)', reason)
+        what = match[1] if match else 'objects of a kind that is not allowed'
+        raise ValueError(
+            f'{path} holds more than tensors and plain values ({what}), and was not opened, because such objects can run code. Ask its '
+            'author for the weights alone, or for a .safetensors file'
+        ) from error
+    except (RuntimeError, OSError, EOFError, zipfile.BadZipFile, ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f'{type(error).__name__}: {_first_line(str(error))}'
         raise ValueError(f'{path} is truncated or no checkpoint ({reason}); download it again') from error
     except Exception as error:  # safetensors has an error class of its own
@@ -57,11 +61,17 @@ def read_checkpoint(path: Path) -> dict:
 
 def _harmless_globals() -> list:
     """What may be in a file besides tensors and plain values: classes that hold values, and what rebuilds them."""
-    dtypes = {type(np.dtype(name)) for name in ('f4', 'f8', 'i4', 'i8', '?', 'U1', 'S1')}
     rebuild, scalar = np.ndarray.__reduce__(np.zeros(1))[0], np.float64(0).__reduce__()[0]
     numpy_1 = [(rebuild, 'numpy.core.multiarray._reconstruct'), (scalar, 'numpy.core.multiarray.scalar')]  # as older versions wrote
-    numpy = [np.ndarray, np.dtype, *dtypes, rebuild, scalar, *numpy_1]
+    numpy = [np.ndarray, (number_type, 'numpy.dtype'), *{type(np.dtype(name)) for name in NUMBERS}, rebuild, scalar, *numpy_1]
     return [argparse.Namespace, HistoryBuffer, (history_statistic, 'builtins.getattr'), *numpy]
+
+
+def number_type(name: str, *_) -> np.dtype:
+    """Stands in for ``numpy.dtype``: plain numbers only, since other types can make numpy read where it should not."""
+    if name not in NUMBERS:
+        raise pickle.UnpicklingError(f'weights_only: numpy type {name!r} may not be read')
+    return np.dtype(name)
 
 
 def history_statistic(owner: type, name: str):

@@ -111,7 +111,6 @@ DETREX = RenameTable(
                 ('bn{}.*', 'conv{}.norm.*'),
             )
         ),
-        ('neck.encoder.norm.*', 'transformer.encoder.post_norm_layer.*'),
         ('neck.decoder.norm.*', 'transformer.decoder.post_norm_layer.*'),
         ('neck.decoder.layers.{}.multihead_attn.*', 'transformer.decoder.layers.{}.attentions.1.attn.*'),
         *(

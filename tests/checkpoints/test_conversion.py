@@ -18,8 +18,10 @@ from mmdet_detr_plugin.checkpoints.class_rows import COCO_ROWS, PANOPTIC_ROWS
 from mmdet_detr_plugin.checkpoints.convert_file import convert_file
 from mmdet_detr_plugin.checkpoints.reading import history_statistic
 
-from ..builders import build, detr_config, randomize_norm_layers
+from ..builders import build, detr_config, make_batch, randomize_norm_layers
 from ..conftest import ROOT
+from ..models.mmdet_names import to_mmdet
+from ..models.test_detector import mmdet_config, outputs_of
 from . import layouts
 
 
@@ -84,8 +86,9 @@ def test_official_coco_rows_become_the_configs_classes_by_category_id(tmp_path):
     # person 1, bicycle 2, ..., stop sign 13 (12 is no category), ..., toothbrush 90, no-object 91
     assert len(bias) == 81 and bias[:2] == [1, 2] and bias[10:13] == [11, 13, 14] and bias[-2:] == [90, 91]
     assert bias[:-1] == [COCO_ROWS[name] for name in checkpoint['meta']['dataset_meta']['classes']]
-    assert '80 of 91 rows kept (COCO category ids, 91 rows and no-object), 0 new, no-object kept; 11 rows are kept aside' in '\n'.join(
-        lines
+    assert (
+        '80 of 91 rows taken (COCO category ids, 91 rows and no-object), 0 new, no-object taken\n11 class rows are kept aside'
+        in '\n'.join(lines)
     )
 
 
@@ -105,7 +108,7 @@ def test_panoptic_rows_become_classes_by_category_id(tmp_path):
 def test_other_class_counts_map_one_to_one_or_are_refused(tmp_path):
     source = save(layouts.filled(layouts.official(rows=6)), tmp_path / 'source.pth')
     lines = convert_file(source, tmp_path / 'plugin.pth', config=write_config(tmp_path, bbox_head=dict(num_classes=5)))
-    assert '5 of 5 rows kept (one to one)' in '\n'.join(lines)
+    assert '5 of 5 rows taken (one to one)' in '\n'.join(lines)
     with pytest.raises(
         ValueError, match=r'6 class rows \(5 classes and no-object\), the config has 7 classes.*set num_classes=5 .*--classes FILE'
     ):
@@ -144,7 +147,7 @@ def test_fine_tuning_keeps_rows_of_the_same_class_and_no_object(tmp_path):
     assert not any(torch.equal(state['bbox_head.fc_cls.weight'][0], row) for row in rows)
     assert torch.equal(state['neck.query_embed.weight'], weights['query_embed.weight'][:7])
     text = '\n'.join(lines)
-    assert '1 of 3 classes start anew' in text and 'queries: 10 -> 7; 3 were cut off' in text
+    assert '1 of 3 classes start anew: raccoon' in text and 'queries: 10 -> 7; 3 were cut off' in text
     convert_file(source, tmp_path / 'again.pth', classes_file=annotations, num_queries=12)
     longer = load(tmp_path / 'again.pth')['state_dict']
     assert (
@@ -164,8 +167,6 @@ def test_converted_weights_fill_the_model_and_load_everywhere(tmp_path):
 
 
 def test_mmdet_weights_compute_the_same_and_go_back(tmp_path):
-    from ..models.test_detector import mmdet_config
-
     theirs = MODELS.build(mmdet_config())
     randomize_norm_layers(theirs)
     torch.save(dict(state_dict=theirs.state_dict(), meta=dict(dataset_meta=dict(classes=tuple('abcde')))), tmp_path / 'mmdet.pth')
@@ -174,8 +175,25 @@ def test_mmdet_weights_compute_the_same_and_go_back(tmp_path):
     assert checkpoint['meta']['dataset_meta']['classes'] == tuple('abcde')
     ours = build(detr_config())
     ours.load_state_dict(checkpoint['state_dict'], strict=True)
+    assert_same_weights(to_mmdet(checkpoint['state_dict']), theirs.state_dict())  # by a table of its own
+    batch = make_batch([(96, 160), (128, 90)], [3, 2])
+    with torch.no_grad():
+        got, expected = (outputs_of(model.eval(), batch) for model in (ours, theirs))
+    for ours_layer, theirs_layer in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours_layer, theirs_layer, atol=1e-4, rtol=0)
     convert_file(tmp_path / 'plugin.pth', tmp_path / 'back.pth', to='mmdet')
     assert_same_weights(load(tmp_path / 'back.pth')['state_dict'], theirs.state_dict())
+
+
+def test_detrex_and_official_files_of_one_model_become_the_same(tmp_path):
+    official = layouts.filled(layouts.official(rows=81, bottleneck=True, blocks=(3, 4, 6, 3)))
+    detrex = dict(zip(layouts.detrex(), official.values(), strict=True))  # generated in the same order
+    detrex['criterion.empty_weight'] = torch.ones(81)  # detrex stores its loss's buffer
+    convert_file(save(official, tmp_path / 'official.pth'), tmp_path / 'a.pth')
+    convert_file(save(detrex, tmp_path / 'detrex.pth'), tmp_path / 'b.pth')
+    assert_same_weights(load(tmp_path / 'b.pth')['state_dict'], load(tmp_path / 'a.pth')['state_dict'])
+    convert_file(tmp_path / 'b.pth', tmp_path / 'back.pth', to='detrex')
+    assert_same_weights(load(tmp_path / 'back.pth')['model'], detrex)
 
 
 def test_weights_trained_here_go_to_every_layout_and_back(tmp_path):
@@ -187,6 +205,58 @@ def test_weights_trained_here_go_to_every_layout_and_back(tmp_path):
         assert_same_weights(load(tmp_path / 'back.pth')['state_dict'], ours.state_dict())
 
 
+def test_selecting_again_starts_from_all_rows(tmp_path):
+    """official -> 80 classes -> other order -> official is still exact; after fine-tuning's selection nothing is put back."""
+    weights = layouts.filled(layouts.official())
+    source = save(weights, tmp_path / 'source.pth')
+    config = write_config(tmp_path)
+    convert_file(source, tmp_path / 'plugin.pth', config=config)
+    config.write_text(config.read_text() + f"train_dataloader['dataset']['metainfo'] = dict(classes={tuple(reversed(COCO_ROWS))!r})\n")
+    convert_file(tmp_path / 'plugin.pth', tmp_path / 'reversed.pth', config=config)
+    bias = load(tmp_path / 'reversed.pth')['state_dict']['bbox_head.fc_cls.bias']
+    assert torch.equal(bias[:-1], weights['class_embed.bias'][list(COCO_ROWS.values())[::-1]])
+    convert_file(tmp_path / 'reversed.pth', tmp_path / 'back.pth', to='official')
+    assert_same_weights(load(tmp_path / 'back.pth')['model'], weights)
+
+    names = tmp_path / 'classes.txt'
+    names.write_text('raccoon\ndog\n')
+    for start in (source, tmp_path / 'plugin.pth'):
+        convert_file(start, tmp_path / 'few.pth', classes_file=names)
+        convert_file(tmp_path / 'few.pth', tmp_path / 'few_back.pth', to='official')
+        assert torch.equal(load(tmp_path / 'few_back.pth')['model']['class_embed.bias'][1:], weights['class_embed.bias'][[18, 91]])
+        convert_file(start, tmp_path / 'direct.pth', to='official', classes_file=names)
+        assert len(load(tmp_path / 'direct.pth')['model']['class_embed.bias']) == 3
+
+
+def test_92_rows_of_another_origin_are_no_coco_ids(tmp_path):
+    ours = build(detr_config(bbox_head=dict(num_classes=91)))
+    torch.save(dict(state_dict=ours.state_dict(), meta={}), tmp_path / 'trained.pth')
+    lines = convert_file(tmp_path / 'trained.pth', tmp_path / 'plugin.pth')
+    assert '91 of 91 rows taken (one to one)' in '\n'.join(lines)
+
+
+def test_config_and_options_must_agree(tmp_path):
+    source = save(layouts.filled(layouts.official()), tmp_path / 'source.pth')
+    names = tmp_path / 'classes.txt'
+    names.write_text('raccoon\ndog\n')
+    config = write_config(tmp_path)
+    with pytest.raises(
+        ValueError, match=r'classes.txt has 2 classes \(raccoon, dog ...\), .*config.py has 80 \(person, .*must be the same'
+    ):
+        convert_file(source, tmp_path / 'no.pth', config=config, classes_file=names)
+    with pytest.raises(
+        ValueError, match=r'(?s)--num-queries changes the queries.*query_embed.weight has shape \(7, 32\), expected \(10, 32\)'
+    ):
+        convert_file(source, tmp_path / 'no.pth', config=config, num_queries=7)
+    with pytest.raises(ValueError, match='number of queries must be at least 1, got 0'):
+        convert_file(source, tmp_path / 'no.pth', num_queries=0)
+    with pytest.raises(ValueError, match='is a config of FasterRCNN; --config must be one of mmdet_detr_plugin.DETR'):
+        convert_file(source, tmp_path / 'no.pth', config=ROOT / 'configs/faster_rcnn/faster-rcnn_r50_fpn_8xb2-1x_coco.py')
+    with pytest.raises(ValueError, match=r'.safetensors holds tensors only, which is HF.s layout'):
+        convert_file(source, tmp_path / 'no.safetensors', to='mmdet')
+    assert not list(tmp_path.glob('no*'))
+
+
 def test_unknown_missing_and_misshapen_tensors_are_all_listed(tmp_path):
     weights = layouts.filled(layouts.official())
     for change, messages in (
@@ -195,13 +265,17 @@ def test_unknown_missing_and_misshapen_tensors_are_all_listed(tmp_path):
             dict(remove='transformer.decoder.layers.1.norm2.bias'),
             ['1 differences', 'missing in the file: neck.decoder.layers.1.norm2.bias (32,)'],
         ),
+        (
+            dict(remove='transformer.decoder.layers.1.norm2.bias', to='official'),
+            ['missing in the file: neck.decoder.layers.1.norm2.bias (32,)'],
+        ),
         (dict(remove='class_embed.bias'), ['lacks what becomes bbox_head.fc_cls.bias']),
     ):
         changed = {name: value for name, value in weights.items() if name != change.get('remove')}
         if 'add' in change:
             changed[change['add']] = torch.ones(2)
         with pytest.raises(ValueError) as error:
-            convert_file(save(changed, tmp_path / 'source.pth'), tmp_path / 'no.pth')
+            convert_file(save(changed, tmp_path / 'source.pth'), tmp_path / 'no.pth', to=change.get('to', 'plugin'))
         assert all(message in str(error.value) for message in messages), error.value
     source = save(weights, tmp_path / 'source.pth')
     with pytest.raises(
@@ -221,7 +295,9 @@ def test_files_that_carry_code_run_nothing(tmp_path):
 
     weights = layouts.filled(layouts.official(rows=6))
     save(weights, tmp_path / 'code.pth', extra=Code())
-    with pytest.raises(ValueError, match='holds more than tensors and plain values, and was not opened, because such objects can run code'):
+    with pytest.raises(
+        ValueError, match=r'holds more than tensors and plain values \(\S*exec\), and was not opened, because such objects can run code'
+    ):
         convert_file(tmp_path / 'code.pth', tmp_path / 'no.pth')
     (tmp_path / 'plain.bin').write_bytes(pickle.dumps(Code()))
     with pytest.raises(ValueError, match='plain.bin'):
@@ -282,3 +358,9 @@ def test_command_line_prints_a_summary_and_one_line_errors(tmp_path):
     assert f'wrote {tmp_path / "plugin.pth"} (plugin)' in done.stdout
     done = subprocess.run([*command, '--config', 'detr_r50_8xb2-150e_coco'], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith('error: the official weights do not fit') and 'Traceback' not in done.stderr
+
+
+def test_rows_are_the_category_ids_of_coco(shared_data):
+    categories = json.loads(next((shared_data / 'coco128' / 'annotations').glob('panoptic_*.json')).read_text())['categories']
+    assert {category['name']: category['id'] for category in categories} == PANOPTIC_ROWS
+    assert {category['name']: category['id'] for category in categories if category['isthing']} == COCO_ROWS

@@ -11,6 +11,7 @@ import torch
 from mmdet.registry import MODELS
 from torch import nn
 
+from mmdet_detr_plugin.checkpoints.class_rows import COCO_ROWS
 from mmdet_detr_plugin.checkpoints.convert_file import convert_file
 
 from ..builders import NUM_CLASSES, build, detr_config, make_batch
@@ -149,6 +150,15 @@ def test_files_with_timms_resnet_come_back_bit_equal(pair, tmp_path):
     assert load(tmp_path / 'plugin.pth')['state_dict']['bbox_head.fc_cls.bias'][-2:].tolist() == [90, 91]
     convert_file(tmp_path / 'plugin.pth', tmp_path / 'back.safetensors', to='hf')
     assert_same_weights(safetensors.load_file(tmp_path / 'back.safetensors'), timm)
+    # as published, with labels by category id and N/A between them; a folder comes back whole
+    names = {row: name for name, row in COCO_ROWS.items()}
+    (tmp_path / 'config.json').write_text(json.dumps(dict(id2label={str(row): names.get(row, 'N/A') for row in range(91)})))
+    convert_file(tmp_path / 'timm.safetensors', tmp_path / 'plugin.pth')
+    assert load(tmp_path / 'plugin.pth')['meta']['dataset_meta']['classes'] == tuple(COCO_ROWS)
+    convert_file(tmp_path / 'plugin.pth', tmp_path / 'folder', to='hf')
+    assert len(json.loads((tmp_path / 'folder' / 'config.json').read_text())['id2label']) == 91
+    convert_file(tmp_path / 'folder', tmp_path / 'again.pth')
+    assert_same_weights(load(tmp_path / 'again.pth')['state_dict'], load(tmp_path / 'plugin.pth')['state_dict'])
 
 
 def test_hfs_panoptic_files_come_back_bit_equal(pair, tmp_path):
@@ -156,7 +166,7 @@ def test_hfs_panoptic_files_come_back_bit_equal(pair, tmp_path):
     file = {f'detr.{name}': value for name, value in safetensors.load_file(folder / 'model' / 'model.safetensors').items()}
     file |= {'bbox_attention.q_linear.weight': torch.randn(32, 32), 'mask_head.lay1.weight': torch.randn(40, 40, 3, 3)}
     safetensors.save_file(file, tmp_path / 'panoptic.safetensors')
-    assert '2 tensors of a mask head are kept aside' in convert_file(tmp_path / 'panoptic.safetensors', tmp_path / 'plugin.pth')
+    assert '2 tensors beside the detector are kept aside' in convert_file(tmp_path / 'panoptic.safetensors', tmp_path / 'plugin.pth')
     convert_file(tmp_path / 'plugin.pth', tmp_path / 'back.safetensors', to='hf')
     assert_same_weights(safetensors.load_file(tmp_path / 'back.safetensors'), file)
 
