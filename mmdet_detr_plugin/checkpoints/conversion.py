@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .class_rows import COCO_CLASSES, RowPlan, coco_layout, new_rows, plan_rows
+from .class_rows import COCO_CLASSES, COCO_ROWS, RowPlan, coco_layout, new_rows, plan_rows
 from .formats import FORMATS, PLUGIN, Format, recognise, to_other_names, to_plugin_names
 
 CLASS_WEIGHT, CLASS_BIAS = 'bbox_head.fc_cls.weight', 'bbox_head.fc_cls.bias'
@@ -118,6 +118,17 @@ def restore_classes(weights: PluginWeights) -> None:
         whole[[*kept['rows'], kept['num_rows'] - 1]] = current
         weights.state[name] = whole
     weights.classes = kept['source_classes']
+
+
+def number_as_coco(weights: PluginWeights) -> None:
+    """COCO's 80 classes in the rows of their category ids, as facebookresearch/detr expects them; the unused rows never win."""
+    for name, unused in ((CLASS_WEIGHT, 0.0), (CLASS_BIAS, -100.0)):
+        current = weights.state[name]
+        whole = current.new_full((92, *current.shape[1:]), unused)
+        whole[[*COCO_ROWS.values(), 91]] = current
+        weights.state[name] = whole
+    weights.classes = None
+    weights.notes.append('the 80 classes stand in the 91 rows of COCO category ids')
 
 
 def resize_queries(weights: PluginWeights, num_queries: int) -> None:

@@ -17,6 +17,7 @@ from .hf_files import PREPROCESSOR, classes_of, detr_config
 from .reading import read_checkpoint, weights_of
 
 TARGETS = ('plugin', 'official', 'hf', 'mmdet', 'detrex')
+SINE_DEFAULTS = dict(temperature=10000, normalize=True)
 FILE_SUFFIXES = ('.safetensors', '.bin', '.pth', '.pt')
 
 
@@ -62,7 +63,11 @@ def convert_file(
         if num_queries is not None:
             conversion.resize_queries(weights, num_queries)
     _check(weights, cfg, config)
+    if cfg is not None:
+        _check_expressible(cfg, target_format)
     if not is_return:
+        if to == 'official' and weights.classes == COCO_CLASSES:
+            conversion.number_as_coco(weights)
         left = 'kept aside' if to == 'plugin' else 'left out'
         rows = 0 if weights.dropped is None else len(weights.dropped['dropped'])
         counts = ((len(weights.aside), 'tensors beside the detector'), (rows, 'class rows'))
@@ -160,7 +165,6 @@ def _write(weights: PluginWeights, target: Path, target_format: Format, cfg: Con
         has_meta = weights.classes and target_format.name == 'mmdet'
         return _save({**(dict(meta=dict(dataset_meta=dict(classes=weights.classes))) if has_meta else {}), entry: tensors}, target)
     is_native = target_format.variant.startswith('native')
-    is_dc5 = cfg is not None and _is_dilated(cfg, is_native)
     if target.suffix in FILE_SUFFIXES:
         return _save(tensors, target)
     if any(name.startswith('detr.') for name in tensors):
@@ -169,7 +173,7 @@ def _write(weights: PluginWeights, target: Path, target_format: Format, cfg: Con
         weights.notes.append('8 attention heads and stride 32 are assumed, which the weights do not tell; --config checks them')
     classes = weights.classes or row_names(weights.num_class_rows)
     configuration = detr_config(weights.state, classes, 8 if cfg is None else cfg.model.neck.get('num_heads', 8), is_native)
-    if is_dc5:
+    if cfg is not None and _is_dc5(cfg):
         configuration['dilation'] = True
     _save(tensors, target / 'model.safetensors')
     write_json(target / 'config.json', configuration)
@@ -177,22 +181,33 @@ def _write(weights: PluginWeights, target: Path, target_format: Format, cfg: Con
     return target
 
 
-def _is_dilated(cfg: Config, is_native: bool) -> bool:
-    """Whether the config's backbone is DC5.
+def _check_expressible(cfg: Config, target_format: Format) -> None:
+    """Refuse what leaves no trace in the weights, and what the target would therefore compute otherwise.
 
     Raises:
-        ValueError: when HF has no backbone that computes the same.
+        ValueError: for strides, dilation or a position encoding that the target does not have.
     """
-    backbone = cfg.model.backbone
-    is_dc5 = backbone.type.endswith('ResNetDC5')
+    name, backbone = target_format.name, cfg.model.backbone
+    if name == 'plugin':
+        return
+    is_dc5 = _is_dc5(cfg)
     strides, dilations = tuple(backbone.get('strides', (1, 2, 2, 2))), tuple(backbone.get('dilations', (1, 1, 1, 1)))
     if not is_dc5 and (strides, dilations) != ((1, 2, 2, 2), (1, 1, 1, 1)):
         raise ValueError(
-            f"HF's ResNets have no strides {strides} with dilations {dilations}; only the standard ones and DC5 can be written"
+            f'{name} has no ResNet with strides {strides} and dilations {dilations}; only standard ones and DC5 can be written'
         )
-    if is_dc5 and is_native:
+    if is_dc5 and target_format.variant.startswith('native'):
         raise ValueError("HF's own ResNet has no dilation; write DC5 weights with --hf-backbone timm")
-    return is_dc5
+    if is_dc5 and name in ('mmdet', 'detrex'):
+        raise ValueError(f'DC5 weights cannot be written for {name}: mmdet dilates other blocks, and detrex names a DC5 backbone otherwise')
+    position = dict(cfg.model.neck.get('position_encoding') or {})
+    changed = {key: position[key] for key, usual in SINE_DEFAULTS.items() if position.get(key, usual) != usual}
+    if changed:
+        raise ValueError(f'{name} has no position encoding with {changed}; only the usual {SINE_DEFAULTS} can be written')
+
+
+def _is_dc5(cfg: Config) -> bool:
+    return cfg.model.backbone.type.endswith('ResNetDC5')
 
 
 def _save(content: dict, target: Path) -> Path:

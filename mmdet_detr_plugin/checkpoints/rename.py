@@ -74,7 +74,6 @@ MMDET = RenameTable(
         ('backbone.*', 'backbone.*'),
         ('neck.input_proj.*', 'neck.convs.0.conv.*'),
         ('neck.query_embed.*', 'query_embedding.*'),
-        ('neck.position_encoding.*', 'positional_encoding.*'),
         ('neck.decoder.norm.*', 'decoder.post_norm.*'),
         ('neck.encoder.layers.{}.self_attn.*', 'encoder.layers.{}.self_attn.attn.*'),
         ('neck.decoder.layers.{}.self_attn.*', 'decoder.layers.{}.self_attn.attn.*'),

@@ -257,6 +257,36 @@ def test_config_and_options_must_agree(tmp_path):
     assert not list(tmp_path.glob('no*'))
 
 
+def test_coco_model_trained_here_gets_the_official_rows(tmp_path):
+    ours = build(detr_config(bbox_head=dict(num_classes=80)))
+    torch.save(dict(state_dict=ours.state_dict(), meta=dict(dataset_meta=dict(classes=tuple(COCO_ROWS)))), tmp_path / 'trained.pth')
+    convert_file(tmp_path / 'trained.pth', tmp_path / 'official.pth', to='official')
+    official = load(tmp_path / 'official.pth')['model']
+    rows = [*COCO_ROWS.values(), 91]
+    assert torch.equal(official['class_embed.weight'][rows], ours.bbox_head.fc_cls.weight)
+    states = torch.randn(7, 32)
+    scores = (states @ official['class_embed.weight'].T + official['class_embed.bias']).softmax(-1)
+    torch.testing.assert_close(scores[:, rows], ours.bbox_head.fc_cls(states).softmax(-1).detach())
+    convert_file(tmp_path / 'official.pth', tmp_path / 'back.pth')
+    assert_same_weights(load(tmp_path / 'back.pth')['state_dict'], ours.state_dict())
+
+
+def test_what_leaves_no_trace_in_weights_is_refused_where_it_does_not_exist(tmp_path):
+    sine = dict(type='mmdet_detr_plugin.SinePositionEncoding', num_feats=16, temperature=20)
+    learned = dict(type='mmdet_detr_plugin.LearnedPositionEncoding', num_feats=16)
+    for changes, to, message in (
+        (dict(backbone=dict(type='mmdet_detr_plugin.ResNetDC5')), 'mmdet', 'mmdet dilates other blocks'),
+        (dict(neck=dict(position_encoding=sine)), 'hf', r"no position encoding with {'temperature': 20}"),
+        (dict(neck=dict(position_encoding=learned)), 'mmdet', '2 parameters of the plugin have no name in mmdet: neck.position_encoding'),
+        (dict(neck=dict(pre_norm=True)), 'detrex', '2 parameters of the plugin have no name in detrex: neck.encoder.norm'),
+    ):
+        changes = {**changes, 'bbox_head': dict(num_classes=5)}
+        torch.save(dict(state_dict=build(detr_config(**changes)).state_dict(), meta={}), tmp_path / 'trained.pth')
+        with pytest.raises(ValueError, match=message):
+            convert_file(tmp_path / 'trained.pth', tmp_path / 'no', to=to, config=write_config(tmp_path, **changes))
+        assert not (tmp_path / 'no').exists()
+
+
 def test_unknown_missing_and_misshapen_tensors_are_all_listed(tmp_path):
     weights = layouts.filled(layouts.official())
     for change, messages in (

@@ -195,7 +195,7 @@ def test_hf_loads_the_folder_of_a_model_trained_here(tmp_path):
     'backbone, message',
     [
         (dict(type='mmdet_detr_plugin.ResNetDC5'), "HF's own ResNet has no dilation; write DC5 weights with --hf-backbone timm"),
-        (dict(strides=(1, 2, 2, 1)), r'no strides \(1, 2, 2, 1\) with dilations \(1, 1, 1, 1\)'),
+        (dict(strides=(1, 2, 2, 1)), r'hf has no ResNet with strides \(1, 2, 2, 1\) and dilations'),
     ],
 )
 def test_backbones_that_hf_does_not_have_are_refused(backbone, message, tmp_path):
