@@ -56,8 +56,14 @@ def load(weights: dict[str, Tensor], classes: Sequence[str] | None = None, kept:
         result.classes = tuple(classes)
     result.counters = sorted(name for name in state if name.endswith(COUNTER))
     if source is PLUGIN and kept:
-        result.source = FORMATS[kept['format'], kept['variant']]
-        result.aside, result.counters, result.dropped = dict(kept['aside']), list(kept['counters']), kept['dropped']
+        try:
+            result.source = FORMATS[kept['format'], kept['variant']]
+            result.aside, result.counters, result.dropped = dict(kept['aside']), list(kept['counters']), kept['dropped']
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f'the entry detr_source of the file is not one that tools/convert_checkpoint.py wrote ({type(error).__name__}: {error}); '
+                'remove it from the file to convert the weights alone'
+            ) from error
     for name in [name for name in state if name.endswith('.running_var')]:
         state.setdefault(name.removesuffix('running_var') + COUNTER[1:], torch.tensor(0))
     return result

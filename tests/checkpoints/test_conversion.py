@@ -235,6 +235,12 @@ def test_92_rows_of_another_origin_are_no_coco_ids(tmp_path):
     assert '91 of 91 rows taken (one to one)' in '\n'.join(lines)
 
 
+def test_foreign_side_entry_is_named(tmp_path):
+    torch.save(dict(state_dict=build(detr_config()).state_dict(), detr_source=dict(format='x')), tmp_path / 'trained.pth')
+    with pytest.raises(ValueError, match=r"entry detr_source of the file is not one that .* wrote \(KeyError: 'variant'\)"):
+        convert_file(tmp_path / 'trained.pth', tmp_path / 'no.pth')
+
+
 def test_config_and_options_must_agree(tmp_path):
     source = save(layouts.filled(layouts.official()), tmp_path / 'source.pth')
     names = tmp_path / 'classes.txt'

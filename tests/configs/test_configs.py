@@ -116,7 +116,7 @@ def test_rates_drop_as_in_the_paper_and_in_mmdet():
 
 def test_metafile_names_configs_and_published_results():
     models = yaml.safe_load((ROOT / 'configs' / 'detr' / 'metafile.yml').read_text())['Models']
-    published = {model['Name']: model['Results'][0]['Metrics']['box AP'] for model in models}
+    published = {model['Name']: model['Results'][0]['Metrics']['box AP'] for model in models if 'Results' in model}
     assert published == {  # the official model zoo, and mmdet's
         'detr_r50_8xb2-500e_coco': 42.0,
         'detr_r50-dc5_8xb2-500e_coco': 43.3,
