@@ -17,6 +17,11 @@ def config_names() -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in root.glob('*/*.py') if path.parent.name != '_base_')
 
 
+def find_config(path_or_name: Path) -> Path:
+    """A config file, or else the shipped config of that name; see ``config_path``."""
+    return path_or_name if path_or_name.is_file() else Path(config_path(str(path_or_name)))
+
+
 def config_path(name: str) -> str:
     """Absolute path of a shipped config.
 

@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
-from mmdet_detr_plugin import config_path  # noqa: E402
 from mmdet_detr_plugin.checkpoints.convert_file import TARGETS, convert_file  # noqa: E402
+from mmdet_detr_plugin.config_files import find_config  # noqa: E402
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     try:
-        config = args.config if args.config is None or args.config.exists() else Path(config_path(str(args.config)))
+        config = find_config(args.config) if args.config else None
         lines = convert_file(args.source, args.target, args.to, config, args.classes, args.num_queries, args.hf_backbone)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')

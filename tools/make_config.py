@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmdet_detr_plugin import config_path
+from mmdet_detr_plugin.config_files import find_config
 from mmdet_detr_plugin.datasets.conversion import config_for_dataset
 
 
@@ -21,11 +21,11 @@ def main() -> None:
     parser.add_argument('--out', type=Path, help='file to write (default: DATA_DIR/<name of CONFIG>)')
     args = parser.parse_args()
     try:
-        config = args.config if args.config.exists() else Path(config_path(str(args.config)))
+        config = find_config(args.config)
         text = config_for_dataset(config, args.data)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
-    out = args.out or args.data / args.config.name
+    out = args.out or args.data / config.name
     out.write_text(text)
     print(f'wrote {out}')
 

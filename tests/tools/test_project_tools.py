@@ -34,6 +34,19 @@ def test_make_config_refuses_a_folder_that_was_not_converted(tmp_path, shapes_di
         assert done.returncode == 1 and message in done.stderr and 'Traceback' not in done.stderr
 
 
+def test_make_config_takes_a_shipped_name_and_writes_a_config_file(tmp_path, shapes_dir):
+    source = tmp_path / 'coco'
+    source.mkdir()
+    (source / 'annotations').symlink_to(shapes_dir / 'annotations')
+    (source / 'train').symlink_to(shapes_dir / 'train')
+    (source / 'test').symlink_to(shapes_dir / 'test')
+    done = python(ROOT / 'tools/convert_dataset.py', source, '--out', tmp_path / 'data')
+    assert done.returncode == 0, done.stderr
+    done = python(ROOT / 'tools/make_config.py', 'detr_r18_8xb2-1x_coco', tmp_path / 'data', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'data' / 'detr_r18_8xb2-1x_coco.py').is_file()  # a config without .py could not be read
+
+
 def test_set_up_names_wrong_options_and_wrong_python():
     script = ROOT / 'tools/setup_env.sh'
     for args, message in ((['--nonsense'], "unknown option '--nonsense'"), (['--torch-index'], '--torch-index needs a value')):
