@@ -88,15 +88,11 @@ def describe(shapes: Shapes) -> str:
     )
 
 
-def model_shapes(model: dict, num_classes: int | None = None, num_queries: int | None = None) -> Shapes:
-    """Names and shapes of a config's parameters and buffers; with other numbers of classes and queries where they are given."""
+def model_shapes(model: dict) -> Shapes:
+    """Names and shapes of a config's parameters and buffers."""
     init_default_scope('mmdet')
     model = copy.deepcopy(model)
     model['backbone']['init_cfg'] = None
-    if num_classes is not None:
-        model['bbox_head']['num_classes'] = num_classes
-    if num_queries is not None:
-        model['neck']['num_queries'] = num_queries
     return shapes_of(MMDET_MODELS.build(model).state_dict())
 
 

@@ -36,12 +36,11 @@ class PluginWeights:
         return len(self.state[CLASS_WEIGHT])
 
 
-def load(weights: dict[str, Tensor], classes: Sequence[str] | None = None, kept: dict | None = None) -> PluginWeights:
+def load(weights: dict[str, Tensor], kept: dict | None = None) -> PluginWeights:
     """Recognise and rename.
 
     Args:
         weights: as they stand in the file.
-        classes: names of the class rows, where the file says them.
         kept: the ``detr_source`` entry of a file that ``plugin_checkpoint`` made.
 
     Raises:
@@ -52,8 +51,6 @@ def load(weights: dict[str, Tensor], classes: Sequence[str] | None = None, kept:
     if missing := [name for name in (CLASS_WEIGHT, CLASS_BIAS, QUERIES) if name not in state]:
         raise ValueError(f'the {source} file lacks what becomes {", ".join(missing)}; it is not whole')
     result = PluginWeights(state, source, source, None, aside)
-    if classes and len(classes) == result.num_class_rows - 1:  # names of something else otherwise
-        result.classes = tuple(classes)
     result.counters = sorted(name for name in state if name.endswith(COUNTER))
     if source is PLUGIN and kept:
         try:

@@ -47,9 +47,10 @@ def convert_file(
         source = next((source / name for name in ('model.safetensors', 'pytorch_model.bin') if (source / name).is_file()), source)
     cfg = _detr_config(config) if config else None
     content = read_checkpoint(source)
-    weights = conversion.load(weights_of(content, source), None, content.get('detr_source'))
+    weights = conversion.load(weights_of(content, source), content.get('detr_source'))
     names = _classes_in(content, source if weights.found.name == 'hf' else None)
-    weights.classes = names if names and len(names) == weights.num_class_rows - 1 else None
+    if names and len(names) == weights.num_class_rows - 1:  # names of something else otherwise
+        weights.classes = names
     lines = [f'{source}: {weights.found}, {describe(shapes_of(weights.state))}']
 
     target_format = _target_format(to, weights, hf_backbone)
