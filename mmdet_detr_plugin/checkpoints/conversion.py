@@ -4,8 +4,9 @@ What a target has no place for (class rows of unused category ids, a panoptic ma
 file, so that going back is exact.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 import torch
 from torch import Tensor
@@ -100,10 +101,23 @@ def select_classes(weights: PluginWeights, classes: Sequence[str] | None, num_cl
                 source_classes=source_classes,
             )
         weights.state[CLASS_WEIGHT], weights.state[CLASS_BIAS] = plan.apply(weight, bias)
-    if plan.new:
-        names = [classes[index] for index in plan.new]
-        weights.notes.append(f'{len(names)} of {len(plan.rows)} classes start anew: {", ".join(names[:20])}')
+    if fine_tune:
+        known = layout or source_classes or ()
+        new = [f'{name!r}{_near(name, known)}' for name in (classes[index] for index in plan.new)]
+        kept = [repr(name) for name, row in zip(classes, plan.rows, strict=True) if row is not None]
+        weights.notes += [
+            f'{len(names)} of {len(plan.rows)} classes {what}: {", ".join(names[:20])}{" ..." if len(names) > 20 else ""}'
+            for what, names in (('keep their row', kept), ('start anew', new))
+            if names
+        ]
     return plan
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    """A class of the file that may mean the same, for the user to judge."""
+    plain = {''.join(filter(str.isalnum, other.lower())): other for other in known}
+    near = get_close_matches(''.join(filter(str.isalnum, name.lower())), plain, n=1, cutoff=0.8)
+    return f' (the file has {plain[near[0]]!r}, near it; rename the class to keep that row)' if near else ''
 
 
 def restore_classes(weights: PluginWeights) -> None:

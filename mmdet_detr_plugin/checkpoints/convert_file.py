@@ -13,7 +13,7 @@ from .architecture import describe, infer_model, model_shapes, shapes_of
 from .class_rows import COCO_CLASSES, row_names
 from .conversion import PluginWeights
 from .formats import FORMATS, Format
-from .hf_files import PREPROCESSOR, classes_of, detr_config
+from .hf_files import classes_of, detr_config, preprocessor_config
 from .reading import read_checkpoint, weights_of
 
 TARGETS = ('plugin', 'official', 'hf', 'mmdet', 'detrex')
@@ -52,8 +52,10 @@ def convert_file(
     if names and len(names) == weights.num_class_rows - 1:  # names of something else otherwise
         weights.classes = names
     lines = [f'{source}: {weights.found}, {describe(shapes_of(weights.state))}']
+    if averaged := [name for name in content if 'ema' in str(name).lower().split('_') and name != 'ema_state_dict']:
+        weights.notes.append(f'the file also holds {", ".join(map(str, averaged))}, which was not taken')
 
-    target_format = _target_format(to, weights, hf_backbone)
+    target_format = _target_format(to, weights, hf_backbone, cfg is not None and _is_dc5(cfg))
     is_return = target_format == weights.source and to != 'plugin' and cfg is None and classes_file is None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # new rows are the same in every conversion
@@ -148,12 +150,12 @@ def _classes_of_config(cfg: Config) -> tuple[str, ...] | None:
     return tuple(classes) if classes else None
 
 
-def _target_format(to: str, weights: PluginWeights, hf_backbone: str | None) -> Format:
+def _target_format(to: str, weights: PluginWeights, hf_backbone: str | None, is_dc5: bool) -> Format:
     if to == weights.source.name and hf_backbone is None and to != 'plugin':
         return weights.source
     if to != 'hf':
         is_demo = to == 'official' and any(name.startswith('neck.transformer.') for name in weights.state)
-        return FORMATS[to, 'demo' if is_demo else '']
+        return FORMATS[to, 'demo' if is_demo else 'torchvision ResNet' if to == 'detrex' and is_dc5 else '']
     return FORMATS['hf', f'{hf_backbone or "native"} ResNet, file names']
 
 
@@ -171,14 +173,15 @@ def _write(weights: PluginWeights, target: Path, target_format: Format, cfg: Con
     if any(name.startswith('detr.') for name in tensors):
         raise ValueError(f'a folder of a panoptic model cannot be written yet; write its weights alone to {target}.safetensors')
     if cfg is None:
-        weights.notes.append('8 attention heads and stride 32 are assumed, which the weights do not tell; --config checks them')
+        weights.notes.append('8 attention heads, stride 32 and images of 800 to 1333 are assumed; --config says them')
     classes = weights.classes or row_names(weights.num_class_rows)
     configuration = detr_config(weights.state, classes, 8 if cfg is None else cfg.model.neck.get('num_heads', 8), is_native)
     if cfg is not None and _is_dc5(cfg):
         configuration['dilation'] = True
+    processing = preprocessor_config(cfg)
     _save(tensors, target / 'model.safetensors')
     write_json(target / 'config.json', configuration)
-    write_json(target / 'preprocessor_config.json', PREPROCESSOR)
+    write_json(target / 'preprocessor_config.json', processing)
     return target
 
 
@@ -199,8 +202,10 @@ def _check_expressible(cfg: Config, target_format: Format) -> None:
         )
     if is_dc5 and target_format.variant.startswith('native'):
         raise ValueError("HF's own ResNet has no dilation; write DC5 weights with --hf-backbone timm")
-    if is_dc5 and name in ('mmdet', 'detrex'):
-        raise ValueError(f'DC5 weights cannot be written for {name}: mmdet dilates other blocks, and detrex names a DC5 backbone otherwise')
+    if is_dc5 and name == 'mmdet':
+        raise ValueError('DC5 weights cannot be written for mmdet, which dilates other blocks')
+    if is_dc5 and target_format == FORMATS['detrex', '']:
+        raise ValueError("detectron2's ResNet dilates other blocks than DC5; detrex's DC5 models have torchvision's")
     position = dict(cfg.model.neck.get('position_encoding') or {})
     changed = {key: position[key] for key, usual in SINE_DEFAULTS.items() if position.get(key, usual) != usual}
     if changed:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .rename import DEMO, DETREX, MMDET, OFFICIAL, RenameTable, hf_table
+from .rename import DEMO, MMDET, OFFICIAL, RenameTable, detrex_table, hf_table
 
 # what panoptic models have beside the detector; their detector's names then start with "detr."
 MASK_PREFIXES = ('bbox_attention.', 'mask_head.')
@@ -41,7 +41,8 @@ FORMATS = {
     ('official', ''): Format('official', table=OFFICIAL),
     ('official', 'demo'): Format('official', 'demo', table=DEMO),
     ('mmdet', ''): Format('mmdet', table=MMDET),
-    ('detrex', ''): Format('detrex', table=DETREX),
+    ('detrex', ''): Format('detrex', table=detrex_table(torchvision_resnet=False)),
+    ('detrex', 'torchvision ResNet'): Format('detrex', 'torchvision ResNet', detrex_table(torchvision_resnet=True)),
     **{('hf', variant): Format('hf', variant, hf_table(*arguments)) for variant, arguments in HF_VARIANTS.items()},
 }
 
@@ -72,10 +73,12 @@ def recognise(weights: dict[str, Tensor]) -> Format:
             return FORMATS['official', '']
         if has('backbone.stem.'):
             return FORMATS['detrex', '']
+        if has('backbone.body.'):
+            return FORMATS['detrex', 'torchvision ResNet']
     raise ValueError(
         f'{_guess(has)}; found {", ".join(sorted(weights)[:5])} ... Expected a DETR of facebookresearch/detr (names such as '
         'class_embed.weight and backbone.0.body...), HF transformers (class_labels_classifier.weight), mmdet (query_embedding.weight and '
-        'bbox_head.fc_reg...), detrex (class_embed.weight and backbone.stem...) or this plugin (neck.query_embed.weight)'
+        'bbox_head.fc_reg...), detrex (class_embed.weight and backbone.stem... or .body...) or this plugin (neck.query_embed.weight)'
     )
 
 

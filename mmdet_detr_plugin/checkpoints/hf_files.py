@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmengine.config import Config
 from torch import Tensor
 
 from .architecture import infer_model, resnet_layout, shapes_of
@@ -62,13 +63,40 @@ def detr_config(state: dict[str, Tensor], classes: Sequence[str] | None, num_hea
     return config | dict(use_timm_backbone=False, backbone=None, backbone_config=resnet)
 
 
-PREPROCESSOR = dict(
-    image_processor_type='DetrImageProcessor',
-    do_resize=True,
-    size=dict(shortest_edge=800, longest_edge=1333),
-    do_normalize=True,
-    image_mean=[0.485, 0.456, 0.406],
-    image_std=[0.229, 0.224, 0.225],
-    do_pad=True,
-    format='coco_detection',
-)
+def preprocessor_config(cfg: Config | None) -> dict:
+    """``preprocessor_config.json``: how test images are resized and normalised; the paper's way without a config.
+
+    Raises:
+        ValueError: when the config feeds BGR, which ``DetrImageProcessor`` cannot.
+    """
+    size, mean, std = dict(shortest_edge=800, longest_edge=1333), (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    if cfg is not None:
+        preprocessor = cfg.model.data_preprocessor
+        if not preprocessor.get('bgr_to_rgb', False):
+            raise ValueError(
+                "the config feeds images as BGR; HF's DetrImageProcessor has RGB only; name a .safetensors file to write weights alone"
+            )
+        mean, std, size = preprocessor.mean, preprocessor.std, _test_size(cfg) or size
+    return dict(
+        image_processor_type='DetrImageProcessor',
+        do_resize=True,
+        size=size,
+        do_normalize=True,
+        image_mean=[value / 255 for value in mean],
+        image_std=[value / 255 for value in std],
+        do_pad=True,
+        format='coco_detection',
+    )
+
+
+def _test_size(cfg: Config) -> dict | None:
+    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    while isinstance(dataset.get('dataset'), dict):  # wrappers
+        dataset = dataset['dataset']
+    resizing = next((step for step in dataset.get('pipeline', ()) if step['type'] == 'Resize'), None)
+    if resizing is None or 'scale' not in resizing:
+        return None
+    width, height = resizing['scale']
+    if resizing.get('keep_ratio', False):
+        return dict(shortest_edge=min(width, height), longest_edge=max(width, height))
+    return dict(height=height, width=width)

@@ -96,8 +96,37 @@ MMDET = RenameTable(
     ]
 )
 
-DETREX = RenameTable(
-    [
+
+def detrex_table(torchvision_resnet: bool) -> RenameTable:
+    """detrex, with detectron2's ResNet or, as its DC5 models have it, torchvision's."""
+    return RenameTable(
+        [
+            *([('backbone.*', 'backbone.body.*')] if torchvision_resnet else _detectron2_resnet()),
+            ('neck.decoder.norm.*', 'transformer.decoder.post_norm_layer.*'),
+            ('neck.decoder.layers.{}.multihead_attn.*', 'transformer.decoder.layers.{}.attentions.1.attn.*'),
+            *(
+                (f'neck.{part}.layers.{{}}.{ours}.*', f'transformer.{part}.layers.{{}}.{theirs}.*')
+                for part in ('encoder', 'decoder')
+                for ours, theirs in (
+                    ('self_attn', 'attentions.0.attn'),
+                    ('linear1', 'ffns.0.layers.0.0'),
+                    ('linear2', 'ffns.0.layers.1'),
+                    ('norm1', 'norms.0'),
+                    ('norm2', 'norms.1'),
+                    ('norm3', 'norms.2'),
+                )
+            ),
+            ('neck.position_encoding.*', 'position_embedding.*'),
+            ('neck.input_proj.*', 'input_proj.*'),
+            ('neck.query_embed.*', 'query_embed.*'),
+            ('bbox_head.fc_cls.*', 'class_embed.*'),
+            ('bbox_head.box_mlp.*', 'bbox_embed.*'),
+        ]
+    )
+
+
+def _detectron2_resnet() -> list[tuple[str, str]]:
+    return [
         ('backbone.conv1.weight', 'backbone.stem.conv1.weight'),
         ('backbone.bn1.*', 'backbone.stem.conv1.norm.*'),
         *(
@@ -110,27 +139,7 @@ DETREX = RenameTable(
                 ('bn{}.*', 'conv{}.norm.*'),
             )
         ),
-        ('neck.decoder.norm.*', 'transformer.decoder.post_norm_layer.*'),
-        ('neck.decoder.layers.{}.multihead_attn.*', 'transformer.decoder.layers.{}.attentions.1.attn.*'),
-        *(
-            (f'neck.{part}.layers.{{}}.{ours}.*', f'transformer.{part}.layers.{{}}.{theirs}.*')
-            for part in ('encoder', 'decoder')
-            for ours, theirs in (
-                ('self_attn', 'attentions.0.attn'),
-                ('linear1', 'ffns.0.layers.0.0'),
-                ('linear2', 'ffns.0.layers.1'),
-                ('norm1', 'norms.0'),
-                ('norm2', 'norms.1'),
-                ('norm3', 'norms.2'),
-            )
-        ),
-        ('neck.position_encoding.*', 'position_embedding.*'),
-        ('neck.input_proj.*', 'input_proj.*'),
-        ('neck.query_embed.*', 'query_embed.*'),
-        ('bbox_head.fc_cls.*', 'class_embed.*'),
-        ('bbox_head.box_mlp.*', 'bbox_embed.*'),
     ]
-)
 
 
 def hf_table(native_resnet: bool, state_dict_keys: bool) -> RenameTable:

@@ -83,12 +83,14 @@ def panoptic(rows: int = 251) -> dict[str, tuple[int, ...]]:
     return shapes | {'mask_head.lay1.weight': (40, 40, 3, 3), 'mask_head.lay1.bias': (40,), 'mask_head.gn1.weight': (40,)}
 
 
-def detrex(rows: int = 81) -> dict[str, tuple[int, ...]]:
-    """detrex's names, spelled out from its modules; detectron2's ResNet with a basic stem."""
+def detrex(rows: int = 81, torchvision_resnet: bool = False) -> dict[str, tuple[int, ...]]:
+    """detrex's names, spelled out from its modules; detectron2's ResNet with a basic stem, or torchvision's, as its DC5 models have."""
     shapes = {}
     for name, shape in official(rows, bottleneck=True, blocks=(3, 4, 6, 3)).items():
         parts = name.split('.')
-        if name.startswith('backbone.0.body.'):
+        if name.startswith('backbone.0.body.') and torchvision_resnet:
+            new = ['backbone', *parts[2:]]
+        elif name.startswith('backbone.0.body.'):
             parts = parts[3:]
             if parts[0] in ('conv1', 'bn1'):
                 new = ['backbone', 'stem', 'conv1', *(['norm'] if parts[0] == 'bn1' else []), parts[-1]]

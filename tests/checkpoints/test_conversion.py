@@ -12,11 +12,13 @@ import pytest
 import torch
 from mmdet.apis import init_detector
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
 from mmdet_detr_plugin.checkpoints.class_rows import COCO_ROWS, PANOPTIC_ROWS
 from mmdet_detr_plugin.checkpoints.convert_file import convert_file
 from mmdet_detr_plugin.checkpoints.reading import history_statistic
+from mmdet_detr_plugin.config_files import config_path
 
 from ..builders import build, detr_config, make_batch, randomize_norm_layers
 from ..conftest import ROOT
@@ -64,6 +66,7 @@ LAYOUTS = {
     'official, panoptic': layouts.panoptic(),
     'official, demo': layouts.demo(),
     'detrex': layouts.detrex(),
+    'detrex, DC5': layouts.detrex(torchvision_resnet=True),
 }
 
 
@@ -147,13 +150,48 @@ def test_fine_tuning_keeps_rows_of_the_same_class_and_no_object(tmp_path):
     assert not any(torch.equal(state['bbox_head.fc_cls.weight'][0], row) for row in rows)
     assert torch.equal(state['neck.query_embed.weight'], weights['query_embed.weight'][:7])
     text = '\n'.join(lines)
-    assert '1 of 3 classes start anew: raccoon' in text and 'queries: 10 -> 7; 3 were cut off' in text
+    assert (
+        "2 of 3 classes keep their row: 'dog', 'cat'" in text
+        and "1 of 3 classes start anew: 'raccoon'" in text
+        and 'queries: 10 -> 7; 3 were cut off' in text
+    )
     convert_file(source, tmp_path / 'again.pth', classes_file=annotations, num_queries=12)
     longer = load(tmp_path / 'again.pth')['state_dict']
     assert (
         torch.equal(longer['neck.query_embed.weight'][:10], weights['query_embed.weight']) and len(longer['neck.query_embed.weight']) == 12
     )
     assert torch.equal(longer['bbox_head.fc_cls.weight'], state['bbox_head.fc_cls.weight'])  # new rows are repeatable
+
+
+def test_fine_tuning_points_at_classes_of_nearly_the_same_name(tmp_path):
+    source = save(layouts.filled(layouts.official()), tmp_path / 'source.pth')
+    (tmp_path / 'classes.txt').write_text('Person\ndiningtable\nzeppelin\n')
+    text = '\n'.join(convert_file(source, tmp_path / 'plugin.pth', classes_file=tmp_path / 'classes.txt'))
+    assert "3 of 3 classes start anew: 'Person' (the file has 'person', near it; rename the class to keep that row)" in text
+    assert "'diningtable' (the file has 'dining table'" in text and text.index("'zeppelin'\n")
+
+
+def test_averaged_weights_beside_the_taken_ones_are_named(tmp_path):
+    weights = layouts.filled(layouts.detrex())
+    torch.save(dict(model=weights, ema_state=weights), tmp_path / 'source.pth')
+    assert 'note: the file also holds ema_state, which was not taken' in convert_file(tmp_path / 'source.pth', tmp_path / 'plugin.pth')
+
+
+def test_hf_folder_resizes_and_normalises_as_the_config(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(f"""_base_ = {config_path('detr_r18_1xb4-10e_coco320')!r}
+model = dict(backbone=dict(_delete_=True, type='ResNet', depth=18, out_indices=(3,)))
+model['data_preprocessor'] = dict(mean=[127.5] * 3, std=[51.0] * 3)
+""")
+    torch.save(dict(state_dict=build(Config.fromfile(path).model).state_dict(), meta={}), tmp_path / 'trained.pth')
+    convert_file(tmp_path / 'trained.pth', tmp_path / 'hf', to='hf', config=path)
+    processor = json.loads((tmp_path / 'hf' / 'preprocessor_config.json').read_text())
+    assert processor['size'] == dict(shortest_edge=240, longest_edge=320)
+    assert processor['image_mean'] == [0.5] * 3 and processor['image_std'] == [0.2] * 3
+    path.write_text(path.read_text() + "model['data_preprocessor']['bgr_to_rgb'] = False\n")
+    with pytest.raises(ValueError, match='feeds images as BGR'):
+        convert_file(tmp_path / 'trained.pth', tmp_path / 'no', to='hf', config=path)
+    assert not (tmp_path / 'no').exists()
 
 
 def test_converted_weights_fill_the_model_and_load_everywhere(tmp_path):
@@ -185,9 +223,10 @@ def test_mmdet_weights_compute_the_same_and_go_back(tmp_path):
     assert_same_weights(load(tmp_path / 'back.pth')['state_dict'], theirs.state_dict())
 
 
-def test_detrex_and_official_files_of_one_model_become_the_same(tmp_path):
+@pytest.mark.parametrize('torchvision_resnet', [False, True])
+def test_detrex_and_official_files_of_one_model_become_the_same(torchvision_resnet, tmp_path):
     official = layouts.filled(layouts.official(rows=81, bottleneck=True, blocks=(3, 4, 6, 3)))
-    detrex = dict(zip(layouts.detrex(), official.values(), strict=True))  # generated in the same order
+    detrex = dict(zip(layouts.detrex(torchvision_resnet=torchvision_resnet), official.values(), strict=True))  # generated in the same order
     detrex['criterion.empty_weight'] = torch.ones(81)  # detrex stores its loss's buffer
     convert_file(save(official, tmp_path / 'official.pth'), tmp_path / 'a.pth')
     convert_file(save(detrex, tmp_path / 'detrex.pth'), tmp_path / 'b.pth')
@@ -281,7 +320,7 @@ def test_what_leaves_no_trace_in_weights_is_refused_where_it_does_not_exist(tmp_
     sine = dict(type='mmdet_detr_plugin.SinePositionEncoding', num_feats=16, temperature=20)
     learned = dict(type='mmdet_detr_plugin.LearnedPositionEncoding', num_feats=16)
     for changes, to, message in (
-        (dict(backbone=dict(type='mmdet_detr_plugin.ResNetDC5')), 'mmdet', 'mmdet dilates other blocks'),
+        (dict(backbone=dict(type='mmdet_detr_plugin.ResNetDC5')), 'mmdet', 'mmdet, which dilates other blocks'),
         (dict(neck=dict(position_encoding=sine)), 'hf', r"no position encoding with {'temperature': 20}"),
         (dict(neck=dict(position_encoding=learned)), 'mmdet', '2 parameters of the plugin have no name in mmdet: neck.position_encoding'),
         (dict(neck=dict(pre_norm=True)), 'detrex', '2 parameters of the plugin have no name in detrex: neck.encoder.norm'),
