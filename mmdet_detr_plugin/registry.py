@@ -8,6 +8,7 @@ mmdet's class of the same name. Keep this file light: mmengine swallows ImportEr
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
@@ -25,4 +26,5 @@ TASK_UTILS = _child(MMENGINE_TASK_UTILS, 'models')
 WEIGHT_INITIALIZERS = _child(MMENGINE_WEIGHT_INITIALIZERS, 'models')
 DATASETS = _child(MMENGINE_DATASETS, 'datasets.strict_coco', 'datasets.sample_randomness')
 HOOKS = _child(MMENGINE_HOOKS, 'engine')
+OPTIM_WRAPPERS = _child(MMENGINE_OPTIM_WRAPPERS, 'engine')
 RUNNERS = _child(MMENGINE_RUNNERS, 'engine')

@@ -16,7 +16,9 @@ def detr_config(**changes) -> dict:
     config = dict(
         type='mmdet_detr_plugin.DETR',
         data_preprocessor=dict(type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
-        backbone=dict(type='ResNet', depth=18, out_indices=(3,), norm_cfg=dict(type='BN', requires_grad=True), norm_eval=False),
+        backbone=dict(
+            type='mmdet_detr_plugin.FoldedResNet', depth=18, out_indices=(3,), norm_cfg=dict(type='BN', requires_grad=True), norm_eval=False
+        ),
         neck=dict(
             type='mmdet_detr_plugin.TransformerNeck',
             in_channels=512,

@@ -1,10 +1,19 @@
 """Hooks, the CPU runner and the storage backend of the plugin; importing this package registers them."""
 
 from .atomic_local_backend import AtomicLocalBackend
+from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .cpu_runner import CPURunner
 from .epoch_seed_hook import EpochSeedHook
 from .plain_checkpoint_hook import PlainCheckpointHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 from .sync_norm_stats_hook import SyncNormStatsHook
 
-__all__ = ['AtomicLocalBackend', 'CPURunner', 'EpochSeedHook', 'PlainCheckpointHook', 'SafeCheckpointHook', 'SyncNormStatsHook']
+__all__ = [
+    'AtomicLocalBackend',
+    'BFloat16OptimWrapper',
+    'CPURunner',
+    'EpochSeedHook',
+    'PlainCheckpointHook',
+    'SafeCheckpointHook',
+    'SyncNormStatsHook',
+]

@@ -5,23 +5,23 @@ import zipfile
 from urllib.error import URLError
 
 import torch
-from mmdet.models.backbones import ResNet
 from mmengine.dist import barrier, get_rank
 from mmengine.model import PretrainedInit, update_init_info
 from torch import nn
 
 from ..registry import MODELS, WEIGHT_INITIALIZERS
+from .folded_resnet import FoldedResNet
 
 
 @MODELS.register_module()
-class ResNetDC5(ResNet):
+class ResNetDC5(FoldedResNet):
     """ResNet whose last stage keeps stride 16 and is dilated as torchvision does it ("DC5" in the paper, section 4).
 
     torchvision's ``replace_stride_with_dilation`` leaves the first block of the stage undilated; mmdet's ``dilations=(1, 1, 1, 2)``
     dilates all blocks. Official DC5 weights were trained with the former: under mmdet's they load cleanly and compute something else.
 
     Args:
-        kwargs: mmdet's ``ResNet``; ``strides`` and ``dilations`` are set here.
+        kwargs: ``FoldedResNet``'s, which are mmdet's; ``strides`` and ``dilations`` are set here.
     """
 
     def __init__(self, depth: int, **kwargs) -> None:

@@ -3,12 +3,14 @@
 import copy
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures import SampleList
 from torch import Tensor
 
+from ..devices import to_device
 from ..registry import MODELS
 
 
@@ -23,6 +25,8 @@ class DETR(BaseDetector):
         train_cfg: handed to the head; its ``assigner`` replaces the head's default.
         test_cfg: handed to the head; its ``max_per_img`` limits the detections returned.
         data_preprocessor: config; mmdet's ``DetDataPreprocessor``.
+        compile_transformer: run neck and head through ``torch.compile``; a dict holds its arguments. mmengine's own ``compile`` setting
+            takes the whole training step instead.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class DETR(BaseDetector):
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
+        compile_transformer: bool | dict = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
@@ -46,6 +51,9 @@ class DETR(BaseDetector):
             raise ValueError(
                 f'neck.embed_dims is {self.neck.embed_dims}, bbox_head.embed_dims is {self.bbox_head.embed_dims}; they must be equal'
             )
+        if compile_transformer is not False:
+            for part in (self.neck, self.bbox_head):
+                part.compile(**({} if compile_transformer is True else compile_transformer))
 
     def extract_feat(self, batch_inputs: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w), the backbone's last feature map."""
@@ -103,11 +111,11 @@ def feature_padding_mask(
             f'img_shape of a data sample exceeds the batch: {list(map(tuple, img_shapes))} in {tuple(batch_shape)}; '
             'img_shape must be the size of the image before padding'
         )
-    sizes = torch.tensor([tuple(shape) for shape in img_shapes], dtype=torch.float32, device=device)  # (B, 2)
+    sizes = to_device(torch.tensor([tuple(shape) for shape in img_shapes], dtype=torch.float32), device)  # (B, 2)
     beyond = []
     for axis in (0, 1):
         # The pixel that a cell samples, in float32 as torch's nearest interpolation computes it.
-        step = torch.tensor(batch_shape[axis] / feat_shape[axis], dtype=torch.float32, device=device)
+        step = float(np.float32(batch_shape[axis] / feat_shape[axis]))
         sampled = torch.floor(torch.arange(feat_shape[axis], dtype=torch.float32, device=device) * step)
         beyond.append(sampled[None] >= sizes[:, axis, None])  # (B, h) and (B, w)
     return beyond[0][:, :, None] | beyond[1][:, None, :]

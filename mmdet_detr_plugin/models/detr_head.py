@@ -15,9 +15,10 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..boxes import cxcywh_to_xyxy
+from ..devices import at_least_float32, is_autocast, to_device
 from ..registry import MODELS
 from .hungarian_assigner import assign_one_by_one
-from .set_criterion import at_least_float32, box_losses, classification_loss
+from .set_criterion import box_losses, classification_loss
 from .targets import collate_targets
 
 PAPER_LOSS_CLS = dict(type='CrossEntropyLoss', use_sigmoid=False, bg_cls_weight=0.1, class_weight=1.0, loss_weight=1.0)
@@ -97,9 +98,8 @@ class DETRHead(BaseModule):
         Under autocast the boxes are still computed in float32: in half precision they would move in steps of several pixels.
         """
         cls_logits = self.fc_cls(hidden_states)
-        device_type = hidden_states.device.type
-        if torch.is_autocast_enabled(device_type):
-            with torch.autocast(device_type, enabled=False):
+        if is_autocast(hidden_states):
+            with torch.autocast(hidden_states.device.type, enabled=False):
                 return cls_logits, self.box_mlp(hidden_states.float()).sigmoid()
         return cls_logits, self.box_mlp(hidden_states).sigmoid()
 
@@ -137,17 +137,21 @@ class DETRHead(BaseModule):
         if not self.aux_loss:
             all_layers_cls_scores, all_layers_bbox_preds = all_layers_cls_scores[-1:], all_layers_bbox_preds[-1:]
         targets = collate_targets(batch_gt_instances, batch_img_metas, self.num_classes)
-        match = getattr(self.assigner, 'assign_batch', None) or (lambda *args: assign_one_by_one(self.assigner, *args))
-        pairs = match(all_layers_cls_scores, all_layers_bbox_preds, targets, batch_img_metas)
+        log_probability = at_least_float32(all_layers_cls_scores.detach()).log_softmax(-1)
+        problem = all_layers_cls_scores, all_layers_bbox_preds, targets, batch_img_metas
+        if hasattr(self.assigner, 'assign_batch'):
+            pairs = self.assigner.assign_batch(*problem, log_probability=log_probability)
+        else:
+            pairs = assign_one_by_one(self.assigner, *problem)
 
-        cls_sum, weight_sum = classification_loss(all_layers_cls_scores, pairs, targets, self.class_weight)
+        cls_sum, weight_sum = classification_loss(all_layers_cls_scores, log_probability, pairs, targets, self.class_weight)
         if self.sync_cls_avg_factor:
             weight_sum = reduce_mean(weight_sum)
         l1_sum, giou_sum = box_losses(all_layers_bbox_preds, pairs, targets)
         num_objects = reduce_mean(l1_sum.new_full((), targets.num_objects)).clamp(min=1)
         weight_sum = weight_sum.clamp(min=torch.finfo(weight_sum.dtype).tiny)  # no-object may have weight 0
         losses = dict(loss_cls=cls_sum / weight_sum, loss_bbox=l1_sum / num_objects, loss_iou=giou_sum / num_objects)
-        weighted = {name: self.loss_weights[name] * values for name, values in losses.items()}
+        weighted = {name: (self.loss_weights[name] * values).unbind() for name, values in losses.items()}
         num_layers = len(all_layers_cls_scores)
         return {
             ('' if layer == num_layers - 1 else f'd{layer}.') + name: values[layer]
@@ -186,13 +190,21 @@ class DETRHead(BaseModule):
         scores, order = scores.topk(keep)
         labels = labels.gather(1, order)
         boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4)).clamp(0, 1)
-        results = []
-        for boxes_xyxy_norm, image_scores, image_labels, meta in zip(boxes, scores, labels, batch_img_metas, strict=True):
-            height, width = meta['img_shape'][:2]
-            scale_w, scale_h = meta['scale_factor'] if rescale else (1, 1)
-            to_pixels = boxes_xyxy_norm.new_tensor([width / scale_w, height / scale_h] * 2)
-            results.append(InstanceData(bboxes=boxes_xyxy_norm * to_pixels, scores=image_scores, labels=image_labels))
-        return results
+        boxes = boxes * to_device(_pixels(batch_img_metas, rescale).to(boxes.dtype), boxes.device)
+        return [
+            InstanceData(bboxes=image_boxes, scores=image_scores, labels=image_labels)
+            for image_boxes, image_scores, image_labels in zip(boxes, scores, labels, strict=True)
+        ]
+
+
+def _pixels(batch_img_metas: Sequence[dict], rescale: bool) -> Tensor:
+    """(B, 1, 4), what turns normalised corners into pixels of the image as it is, or with ``rescale`` as it was."""
+    sizes = []
+    for meta in batch_img_metas:
+        height, width = meta['img_shape'][:2]
+        scale_w, scale_h = meta['scale_factor'] if rescale else (1, 1)
+        sizes.append([[width / scale_w, height / scale_h] * 2])
+    return torch.tensor(sizes, dtype=torch.float64)
 
 
 def _unpack(batch_data_samples: SampleList) -> tuple[list[InstanceData], list[dict]]:

@@ -7,7 +7,7 @@ is an error that names its cause, instead of scipy's; more objects than queries 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,11 @@ from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..boxes import cxcywh_to_xyxy, pairwise_giou
+from ..boxes import cxcywh_to_xyxy
+from ..devices import at_least_float32, to_device, to_host
 from ..registry import TASK_UTILS
+from .assignment import NotFiniteError, solve
+from .match_cost import paper_cost
 from .targets import Targets, image_name
 
 PAPER_COSTS = (
@@ -31,12 +34,37 @@ PAPER_COSTS = (
 
 @dataclass(frozen=True)
 class Pairs:
-    """Matched pairs of all layers and images, as four (P,) index tensors, ordered by layer, then image, then query."""
+    """Matched pairs of all layers and images, ordered by layer, then image, then object.
 
-    layer: Tensor
-    image: Tensor
-    query: Tensor
-    target: Tensor
+    Attributes:
+        prediction: (P,), index into the predictions (L, B, Q) as one flat list.
+        object: (P,), index into the padded objects (B, T) as one flat list.
+        num_images: B.
+        num_queries: Q.
+        num_slots: T.
+    """
+
+    prediction: Tensor
+    object: Tensor
+    num_images: int
+    num_queries: int
+    num_slots: int
+
+    @property
+    def layer(self) -> Tensor:
+        return self.prediction // (self.num_images * self.num_queries)
+
+    @property
+    def image(self) -> Tensor:
+        return self.prediction // self.num_queries % self.num_images
+
+    @property
+    def query(self) -> Tensor:
+        return self.prediction % self.num_queries
+
+    @property
+    def target(self) -> Tensor:
+        return self.object % max(1, self.num_slots)
 
 
 @TASK_UTILS.register_module()
@@ -90,7 +118,14 @@ class HungarianAssigner(BaseAssigner):
         return AssignResult(num_gts=num_gts, gt_inds=gt_inds, max_overlaps=None, labels=labels)
 
     @torch.no_grad()
-    def assign_batch(self, cls_logits: Tensor, boxes_cxcywh_norm: Tensor, targets: Targets, img_metas: Sequence[dict]) -> Pairs:
+    def assign_batch(
+        self,
+        cls_logits: Tensor,
+        boxes_cxcywh_norm: Tensor,
+        targets: Targets,
+        img_metas: Sequence[dict],
+        log_probability: Tensor | None = None,
+    ) -> Pairs:
         """Match the predictions of all layers in all images, with one copy to the host.
 
         Args:
@@ -98,40 +133,62 @@ class HungarianAssigner(BaseAssigner):
             boxes_cxcywh_norm: (L, B, Q, 4).
             targets: the objects of the B images.
             img_metas: ``img_shape`` of each image; ``img_id`` and ``img_path`` for messages.
+            log_probability: (L, B, Q, K+1), the logits' log-softmax, where the caller has it already.
 
         Raises:
             FloatingPointError: when a cost is not finite; the message names layer, image and tensor.
             ValueError: when a label is not a class of the head.
         """
-        num_layers, _, num_queries = cls_logits.shape[:3]
+        num_queries, num_slots = cls_logits.shape[2], targets.labels.shape[1]
         self._warn_if_too_many(targets.counts, num_queries)
-        costs = self._batch_costs(cls_logits, boxes_cxcywh_norm, targets, img_metas)
-        pairs = []
-        for layer in range(num_layers):
-            for image, count in enumerate(targets.counts):
-                if not count:
-                    continue
-                cost = costs[layer, image, :, :count]
-                if not np.isfinite(cost).all():
-                    _raise_fault(cls_logits, boxes_cxcywh_norm, targets, img_metas, layer, image)
-                query, target = linear_sum_assignment(cost)
-                pairs.append(np.stack((np.full_like(query, layer), np.full_like(query, image), query, target)))
-        index = np.concatenate(pairs, axis=1) if pairs else np.zeros((4, 0), dtype=np.int64)
-        return Pairs(*torch.from_numpy(index).to(cls_logits.device, non_blocking=True))
+        num_images, counts = len(targets.counts), targets.counts * len(cls_logits)
+        costs = self._batch_costs(cls_logits, boxes_cxcywh_norm, targets, img_metas, log_probability)
+        try:
+            threads = 1 if cls_logits.device.type == 'cpu' else torch.get_num_threads()
+            solutions = solve(costs, counts, (num_slots, num_queries), threads) if targets.num_objects else []
+        except NotFiniteError as error:
+            _raise_fault(cls_logits, boxes_cxcywh_norm, targets, img_metas, *divmod(error.problem, num_images))
+        index = np.zeros((2, sum(len(rows) for rows, _ in solutions)), dtype=np.int64)
+        end = 0
+        for problem, (target, query) in enumerate(solutions):
+            start, end = end, end + len(target)
+            index[0, start:end] = query + problem * num_queries
+            index[1, start:end] = target + problem % num_images * num_slots
+        prediction, object_index = to_device(torch.from_numpy(index), cls_logits.device)
+        return Pairs(prediction, object_index, num_images, num_queries, num_slots)
 
-    def _batch_costs(self, cls_logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict]) -> np.ndarray:
-        """(L, B, Q, T) on the host; entries beyond an image's own objects mean nothing."""
+    def _batch_costs(
+        self, cls_logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict], log_probability: Tensor | None
+    ) -> Callable[[slice], np.ndarray]:
+        """(n, T, Q) for a slice of the L x B problems; beyond an image's own objects finite and without meaning.
+
+        On a device all costs are made and copied at once, on the host those that are asked for.
+        """
         weights = self._paper_weights()
-        if weights is not None:
-            return _paper_cost(cls_logits, boxes, targets, *weights).cpu().numpy()
-        dtype = torch.promote_types(cls_logits.dtype, torch.float32)
-        costs = cls_logits.new_zeros(*cls_logits.shape[:3], targets.labels.shape[1], dtype=dtype)
+        if weights is None:
+            costs = to_host(self._all_generic_costs(cls_logits, boxes, targets, img_metas))
+            return lambda part: costs[part]
+        if log_probability is None:
+            log_probability = at_least_float32(cls_logits).log_softmax(-1)
+        boxes = at_least_float32(boxes)
+        objects = (targets.labels, targets.boxes_cxcywh_norm.to(boxes.dtype))
+        tensors = [log_probability.detach().flatten(0, 1), boxes.flatten(0, 1)]
+        tensors += [x.expand(len(boxes), *x.shape).flatten(0, 1) for x in objects]
+        if boxes.device.type != 'cpu':
+            costs = to_host(paper_cost(*tensors, weights))
+            return lambda part: costs[part]
+        return lambda part: paper_cost(*(x[part] for x in tensors), weights).numpy()
+
+    def _all_generic_costs(self, cls_logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict]) -> Tensor:
+        """(L x B, T, Q), one by one, from any of mmdet's costs."""
+        num_layers, num_images, num_queries = cls_logits.shape[:3]
+        costs = cls_logits.new_zeros(num_layers, num_images, targets.labels.shape[1], num_queries, dtype=torch.float64)
         for layer in range(len(costs)):
             for image, count in enumerate(targets.counts):
                 if count:
                     args = _as_instances(cls_logits[layer, image], boxes[layer, image], targets, image, img_metas[image])
-                    costs[layer, image, :, :count] = self._generic_cost(*args)
-        return costs.cpu().numpy()
+                    costs[layer, image, :count] = self._generic_cost(*args).T
+        return costs.flatten(0, 1)
 
     def _generic_cost(self, pred_instances: InstanceData, gt_instances: InstanceData, img_meta: dict | None) -> Tensor:
         """(Q, T), the sum of any of mmdet's match costs."""
@@ -162,17 +219,6 @@ class HungarianAssigner(BaseAssigner):
             )
 
 
-def _paper_cost(cls_logits: Tensor, boxes: Tensor, targets: Targets, cls_weight: float, l1_weight: float, giou_weight: float) -> Tensor:
-    """(L, B, Q, T), in float32 or better."""
-    dtype = torch.promote_types(cls_logits.dtype, torch.float32)
-    index = targets.labels[None, :, None, :].expand(*cls_logits.shape[:3], -1)  # (L, B, Q, T)
-    probability = cls_logits.to(dtype).softmax(-1).gather(-1, index)
-    boxes, target_boxes = boxes.to(dtype), targets.boxes_cxcywh_norm.to(dtype)
-    l1 = (boxes[..., :, None, :] - target_boxes[:, None, :, :]).abs().sum(-1)
-    giou = pairwise_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))
-    return l1_weight * l1 - cls_weight * probability - giou_weight * giou
-
-
 def _as_instances(logits: Tensor, boxes: Tensor, targets: Targets, image: int, img_meta: dict) -> tuple[InstanceData, InstanceData, dict]:
     """One layer and image in the form of mmdet's assigners: boxes in xyxy pixels."""
     height, width = img_meta['img_shape'][:2]
@@ -186,6 +232,7 @@ def _as_instances(logits: Tensor, boxes: Tensor, targets: Targets, image: int, i
 def assign_one_by_one(assigner: BaseAssigner, cls_logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict]) -> Pairs:
     """``assign_batch`` for a third-party assigner that has only mmdet's ``assign``; same arguments and result."""
     targets.check_labels(img_metas)
+    num_queries, num_slots = cls_logits.shape[2], targets.labels.shape[1]
     pairs = []
     for layer in range(len(cls_logits)):
         for image in range(cls_logits.shape[1]):
@@ -193,8 +240,9 @@ def assign_one_by_one(assigner: BaseAssigner, cls_logits: Tensor, boxes: Tensor,
             pred, gt, meta = _as_instances(logits, predicted, targets, image, img_metas[image])
             gt_inds = assigner.assign(pred_instances=pred, gt_instances=gt, img_meta=meta).gt_inds
             query = torch.nonzero(gt_inds > 0).flatten()
-            pairs.append(torch.stack((torch.full_like(query, layer), torch.full_like(query, image), query, gt_inds[query] - 1)))
-    return Pairs(*torch.cat(pairs, dim=1))
+            problem = layer * cls_logits.shape[1] + image
+            pairs.append(torch.stack((query + problem * num_queries, gt_inds[query] - 1 + image * num_slots)))
+    return Pairs(*torch.cat(pairs, dim=1), cls_logits.shape[1], num_queries, num_slots)
 
 
 def _raise_fault(cls_logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict], layer: int, image: int) -> None:

@@ -8,26 +8,53 @@ import torch
 from torch import Tensor
 
 from ..boxes import aligned_giou, cxcywh_to_xyxy
+from ..devices import at_least_float32
 from .hungarian_assigner import Pairs
 from .targets import Targets
 
 
-def classification_loss(cls_logits: Tensor, pairs: Pairs, targets: Targets, class_weight: Tensor) -> tuple[Tensor, Tensor]:
+def classification_loss(
+    cls_logits: Tensor, log_probability: Tensor, pairs: Pairs, targets: Targets, class_weight: Tensor
+) -> tuple[Tensor, Tensor]:
     """Weighted cross-entropy of every query: its object's class where matched, no-object elsewhere.
 
     Args:
         cls_logits: (L, B, Q, K+1); the last class is no-object.
+        log_probability: (L, B, Q, K+1), their log-softmax, which the matching has needed already; gradients do not pass it.
         class_weight: (K+1,).
 
     Returns:
         Sum of weighted terms (L,) and sum of weights (L,); their ratio is the official loss.
     """
-    num_classes = cls_logits.shape[-1] - 1
-    classes = torch.full(cls_logits.shape[:3], num_classes, dtype=torch.long, device=cls_logits.device)
-    classes[pairs.layer, pairs.image, pairs.query] = targets.labels[pairs.image, pairs.target]
-    log_probability = at_least_float32(cls_logits).log_softmax(-1).gather(-1, classes[..., None])[..., 0]  # (L, B, Q)
-    weight = class_weight.to(log_probability.dtype)[classes]
-    return -(weight * log_probability).sum((1, 2)), weight.sum((1, 2))
+    num_layers, num_outputs = cls_logits.shape[0], cls_logits.shape[-1]
+    flat = cls_logits.flatten(0, 2)  # (L * B * Q, K+1)
+    classes = torch.full(flat.shape[:1], num_outputs - 1, dtype=torch.long, device=flat.device)
+    classes.index_copy_(0, pairs.prediction, targets.labels.flatten().index_select(0, pairs.object))
+    weight = class_weight.to(log_probability.dtype).index_select(0, classes)
+    terms = WeightedCrossEntropy.apply(flat, log_probability.flatten(0, 2), classes, weight)
+    return terms.view(num_layers, -1).sum(1), weight.view(num_layers, -1).sum(1)
+
+
+class WeightedCrossEntropy(torch.autograd.Function):
+    """-weight x log p(class) of every row, with the gradient weight x (p - onehot) written out.
+
+    It makes one tensor of the logits' size in the backward pass, where autograd would make two or three.
+    """
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, log_probability: Tensor, classes: Tensor, weight: Tensor) -> Tensor:
+        """(N, K+1), their log-softmax, (N,), (N,) -> (N,)."""
+        ctx.save_for_backward(log_probability, classes, weight)
+        ctx.dtype = logits.dtype
+        return log_probability.gather(1, classes[:, None])[:, 0] * -weight
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        log_probability, classes, weight = ctx.saved_tensors
+        scale = (grad * weight)[:, None]
+        grad_logits = log_probability.exp().mul_(scale).scatter_add_(1, classes[:, None], -scale)
+        return grad_logits.to(ctx.dtype), None, None, None
 
 
 def box_losses(boxes_cxcywh_norm: Tensor, pairs: Pairs, targets: Targets) -> tuple[Tensor, Tensor]:
@@ -39,14 +66,9 @@ def box_losses(boxes_cxcywh_norm: Tensor, pairs: Pairs, targets: Targets) -> tup
     Returns:
         Two sums (L,); the official losses divide them by the number of objects averaged over ranks.
     """
-    boxes = at_least_float32(boxes_cxcywh_norm)[pairs.layer, pairs.image, pairs.query]  # (P, 4)
-    target_boxes = targets.boxes_cxcywh_norm[pairs.image, pairs.target].to(boxes.dtype)
+    boxes = at_least_float32(boxes_cxcywh_norm).flatten(0, 2).index_select(0, pairs.prediction)  # (P, 4)
+    target_boxes = targets.boxes_cxcywh_norm.flatten(0, 1).index_select(0, pairs.object).to(boxes.dtype)
     l1 = (boxes - target_boxes).abs().sum(-1)
     giou = 1 - aligned_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))
     sums = boxes.new_zeros(len(boxes_cxcywh_norm), 2).index_add(0, pairs.layer, torch.stack((l1, giou), dim=-1))
     return sums[:, 0], sums[:, 1]
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision to float32; float32 and float64 as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,7 +1,7 @@
 """Ground truth of a batch as padded tensors, made once a training step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from mmengine.structures import InstanceData
@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..boxes import xyxy_to_cxcywh
+from ..devices import to_device
+
+PADDED = torch.iinfo(torch.long).min  # instead of a label
 
 
 @dataclass(frozen=True)
@@ -17,10 +20,11 @@ class Targets:
 
     Attributes:
         labels: (B, T), class indices; 0 where padded.
-        boxes_cxcywh_norm: (B, T, 4), divided by each image's unpadded size; the whole image where padded, NaN where the label is no class.
+        boxes_cxcywh_norm: (B, T, 4), divided by each image's unpadded size; the middle of the image where padded, NaN where the label is
+            no class.
         counts: objects of each image, on the host.
         num_classes: K; labels run from 0 to K - 1.
-        given_labels: (B, T), the labels as they came; -1 where padded.
+        given_labels: (B, T), the labels as they came; ``PADDED`` where padded.
     """
 
     labels: Tensor
@@ -62,24 +66,20 @@ def collate_targets(
     Raises:
         ValueError: for a label that is no class, unless deferred.
     """
-    boxes_norm = []
-    for instances, meta in zip(batch_gt_instances, batch_img_metas, strict=True):
-        boxes_abs = getattr(instances.bboxes, 'tensor', instances.bboxes)
-        height, width = meta['img_shape'][:2]
-        boxes_norm.append(boxes_abs.reshape(-1, 4) / boxes_abs.new_tensor([width, height, width, height]))
-    given = pad_sequence([instances.labels for instances in batch_gt_instances], batch_first=True, padding_value=-1)
-    boxes_xyxy_norm = pad_sequence(boxes_norm, batch_first=True)
-    counts = tuple(len(boxes) for boxes in boxes_norm)
-    slots = torch.arange(given.shape[1], device=given.device)
-    padded = slots[None] >= torch.tensor(counts, device=given.device)[:, None]  # (B, T)
-    is_class = (given >= 0) & (given < num_classes)
+    boxes_abs = [getattr(instances.bboxes, 'tensor', instances.bboxes).reshape(-1, 4) for instances in batch_gt_instances]
+    counts = tuple(map(len, boxes_abs))
+    given = pad_sequence([instances.labels for instances in batch_gt_instances], batch_first=True, padding_value=PADDED)
+    is_padded = given == PADDED
+    sizes = torch.tensor([[meta['img_shape'][1::-1] * 2] for meta in batch_img_metas], dtype=boxes_abs[0].dtype)  # (B, 1, 4): w, h, w, h
+    boxes_cxcywh_norm = xyxy_to_cxcywh(pad_sequence(boxes_abs, batch_first=True) / to_device(sizes, given.device))
     # harmless boxes instead of (0, 0, 0, 0), so that no cost of a padded slot is 0 / 0
-    boxes_xyxy_norm = torch.where(padded[..., None], boxes_xyxy_norm.new_tensor([0.0, 0.0, 1.0, 1.0]), boxes_xyxy_norm)
-    boxes_xyxy_norm = boxes_xyxy_norm.masked_fill((~is_class & ~padded)[..., None], torch.nan)
-    targets = Targets(given.clamp(0, num_classes - 1), xyxy_to_cxcywh(boxes_xyxy_norm), counts, num_classes, given)
+    boxes_cxcywh_norm = boxes_cxcywh_norm.masked_fill(is_padded[..., None], 0.5)
+    targets = Targets(given.clamp(0, num_classes - 1), boxes_cxcywh_norm, counts, num_classes, given)
     if not (given.device.type != 'cpu' if defer_check is None else defer_check):
         targets.check_labels(batch_img_metas)
-    return targets
+        return targets
+    is_class = (given >= 0) & (given < num_classes) | is_padded
+    return replace(targets, boxes_cxcywh_norm=boxes_cxcywh_norm.masked_fill(~is_class[..., None], torch.nan))
 
 
 def image_name(img_meta: dict | None) -> str:

@@ -9,6 +9,7 @@ weights are not returned. Parameter names and shapes are those of the official c
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class MultiheadAttention(nn.Module):
@@ -83,7 +84,7 @@ class _Layer(nn.Module):
         return norm(x + self.dropout(block(x)))
 
     def feedforward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.dropout(F.relu(self.linear1(x))))
+        return self.linear2(self.dropout(F.relu(self.linear1(x), inplace=True)))
 
 
 class EncoderLayer(_Layer):
@@ -139,26 +140,35 @@ class DecoderLayer(_Layer):
         return self.residual(x, self.norm3, self.feedforward)
 
 
+def run_layer(layer: nn.Module, with_cp: bool, *args: Tensor | None) -> Tensor:
+    """A layer's output; with ``with_cp`` what lies between is computed again in the backward pass instead of being kept."""
+    if with_cp and torch.is_grad_enabled():
+        return checkpoint(layer, *args, use_reentrant=False)
+    return layer(*args)
+
+
 class Encoder(nn.Module):
     """A stack of encoder layers; with ``pre_norm`` a final norm follows."""
 
-    def __init__(self, num_layers: int, embed_dims: int, pre_norm: bool, **layer_kwargs) -> None:
+    def __init__(self, num_layers: int, embed_dims: int, pre_norm: bool, with_cp: bool, **layer_kwargs) -> None:
         super().__init__()
+        self.with_cp = with_cp
         self.layers = nn.ModuleList(EncoderLayer(embed_dims, pre_norm=pre_norm, **layer_kwargs) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embed_dims) if pre_norm else nn.Identity()
 
     def forward(self, x: Tensor, pos: Tensor, attend_mask: Tensor | None) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         for layer in self.layers:
-            x = layer(x, pos, attend_mask)
+            x = run_layer(layer, self.with_cp, x, pos, attend_mask)
         return self.norm(x)
 
 
 class Decoder(nn.Module):
     """A stack of decoder layers; every layer's output passes the one shared final norm."""
 
-    def __init__(self, num_layers: int, embed_dims: int, pre_norm: bool, **layer_kwargs) -> None:
+    def __init__(self, num_layers: int, embed_dims: int, pre_norm: bool, with_cp: bool, **layer_kwargs) -> None:
         super().__init__()
+        self.with_cp = with_cp
         self.layers = nn.ModuleList(DecoderLayer(embed_dims, pre_norm=pre_norm, **layer_kwargs) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embed_dims)
 
@@ -166,6 +176,6 @@ class Decoder(nn.Module):
         """(B, Q, D) -> (L, B, Q, D); arguments as in ``DecoderLayer.forward``."""
         states = []
         for layer in self.layers:
-            x = layer(x, query_pos, memory, located_memory, attend_mask)
+            x = run_layer(layer, self.with_cp, x, query_pos, memory, located_memory, attend_mask)
             states.append(x)
         return self.norm(torch.stack(states))

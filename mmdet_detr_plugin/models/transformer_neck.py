@@ -18,6 +18,7 @@ class TransformerNeck(BaseModule):
         feedforward_channels: width of the feed-forward blocks.
         num_queries: Q; also the most objects that can be found in one image.
         pre_norm: layer norm before each block instead of after it; the encoder then ends in a norm of its own.
+        with_cp: keep only each layer's input for the backward pass, and compute the rest again: less memory, more time.
         position_encoding: config of ``SinePositionEncoding`` (default) or ``LearnedPositionEncoding``, with D/2 channels an axis.
 
     Raises:
@@ -36,6 +37,7 @@ class TransformerNeck(BaseModule):
         num_queries: int = 100,
         pre_norm: bool = False,
         position_encoding: dict | None = None,
+        with_cp: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -50,7 +52,12 @@ class TransformerNeck(BaseModule):
                 f'set position_encoding.num_feats={embed_dims // 2}'
             )
         layer_kwargs = dict(
-            embed_dims=embed_dims, num_heads=num_heads, feedforward_channels=feedforward_channels, dropout=dropout, pre_norm=pre_norm
+            embed_dims=embed_dims,
+            num_heads=num_heads,
+            feedforward_channels=feedforward_channels,
+            dropout=dropout,
+            pre_norm=pre_norm,
+            with_cp=with_cp,
         )
         self.encoder = Encoder(num_encoder_layers, **layer_kwargs)
         self.decoder = Decoder(num_decoder_layers, **layer_kwargs)

@@ -210,8 +210,8 @@ def test_local_backbone_weights_are_loaded(tmp_path):
 @pytest.mark.parametrize(
     'change, error, message',
     [
-        ('depth', ValueError, r'does not fit ResNet: of its \d+ weights'),
-        ('detector', ValueError, r"does not fit ResNet: .* are missing .*set init_cfg.prefix='backbone.'"),
+        ('depth', ValueError, r'does not fit FoldedResNet: of its \d+ weights'),
+        ('detector', ValueError, r"does not fit FoldedResNet: .* are missing .*set init_cfg.prefix='backbone.'"),
         ('truncated', RuntimeError, 'could not be read'),
         ('code', RuntimeError, 'could not be read'),
         ('missing', RuntimeError, 'could not be read'),

@@ -23,7 +23,7 @@ def mmdet_config(**changes) -> dict:
         type='mmdet.DETR',
         num_queries=10,
         data_preprocessor=detr_config()['data_preprocessor'],
-        backbone=detr_config()['backbone'],
+        backbone={**detr_config()['backbone'], 'type': 'ResNet'},
         neck=dict(type='ChannelMapper', in_channels=[512], kernel_size=1, out_channels=32, act_cfg=None, norm_cfg=None, num_outs=1),
         encoder=dict(num_layers=2, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=ffn)),
         decoder=dict(

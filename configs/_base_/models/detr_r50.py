@@ -5,7 +5,7 @@ model = dict(
         type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, pad_size_divisor=1
     ),
     backbone=dict(
-        type='ResNet',
+        type='mmdet_detr_plugin.FoldedResNet',
         depth=50,
         num_stages=4,
         out_indices=(3,),

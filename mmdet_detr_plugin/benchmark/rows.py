@@ -1,0 +1,164 @@
+"""The rows of the benchmark's table. Each returns one ``Row``; equal results are checked before anything is timed."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from . import peers
+from .results import Row
+from .timing import interleaved
+from .workloads import NUM_CLASSES, LossWork, predictor, random_batch, training_step
+
+R50 = 'detr_r50_8xb2-150e_coco'
+PLUGIN_HEAD = dict(type='mmdet_detr_plugin.DETRHead', num_classes=NUM_CLASSES)
+MMDET_HEAD = peers.mmdet_head_config(NUM_CLASSES) | dict(train_cfg=peers.MMDET_TRAIN_CFG)
+
+
+def milliseconds(functions: dict[str, Callable], rounds: int, **kwargs) -> dict[str, list[float]]:
+    return {name: [1000 * second for second in times] for name, times in interleaved(functions, rounds, **kwargs).items()}
+
+
+def loss_row(
+    name: str, shape: tuple[int, int, int], num_objects: int, target: dict, device: str, rounds: int, official: Path | None
+) -> Row:
+    """Matching + losses + backward."""
+    layers, images, queries = shape
+    row = Row(name, f'matching + losses + backward, {layers} x {images} x {queries} queries x {num_objects} objects', target=target)
+    work = LossWork(shape, num_objects, device)
+    functions = dict(plugin=work.of_head(PLUGIN_HEAD), mmdet=work.of_head(MMDET_HEAD))
+    if official:
+        functions['official'] = work.of_official(peers.official_criterion(official, NUM_CLASSES))
+    if peers.HAS_HF:
+        functions['HF'] = work.of_hf()
+    expected = work.gradients(functions['plugin'])
+    for other in functions:
+        difference = max(_relative(a, b) for a, b in zip(work.gradients(functions[other]), expected, strict=True))
+        if difference > 1e-3:
+            raise AssertionError(f'{name}: loss or gradients of {other} differ from the plugin by {difference:.1e} of their largest value')
+    row.notes.append('loss and gradients of all are equal within 1e-3')
+    row.values = milliseconds(functions, max(10, 3 * rounds), warmup=2, repeat=3)
+    return row
+
+
+def _relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-12))
+
+
+def inference_row(device: str, rounds: int, name: str = 'inference', size: tuple[int, int] = (800, 1066), bf16: bool = False) -> Row:
+    """Detections of one image."""
+    target = {'mmdet': 0.5 if device == 'cuda' else 0.4 if bf16 else 0.65}
+    kind = 'bf16 (mmdet fp32)' if bf16 else 'fp32'
+    row = Row(name, f'inference, R50, 1 x 3 x {size[0]} x {size[1]}, {kind}', target=target)
+    if bf16 and not has_bf16(device):
+        row.notes.append('not measured: no bf16 arithmetic on this device')
+        return row
+    models = peers.equal_detrs(R50, device)
+    images, samples = random_batch(1, *size, 0, device)
+    functions = {model: predictor(module, images, samples) for model, module in models.items()}
+    boxes = {model: torch.stack([sample.pred_instances.bboxes for sample in functions[model]()]) for model in ('plugin', 'mmdet')}
+    scale = boxes['plugin'].new_tensor([size[1], size[0]] * 2)
+    difference = float(((boxes['plugin'] - boxes['mmdet']) / scale).abs().max())
+    if difference > 1e-3:
+        raise AssertionError(f'{name}: boxes of the plugin and mmdet differ by {difference:.1e}')
+    row.notes.append(f'fp32 boxes of plugin and mmdet differ by {difference:.1e} at most (normalised)')
+    if bf16:
+        functions['mmdet bf16'] = _autocast(functions['mmdet'], device)
+        functions['plugin'] = _autocast(functions['plugin'], device)
+        functions.pop('HF', None)
+    row.values = milliseconds(functions, rounds)
+    return row
+
+
+def _autocast(function: Callable, device: str) -> Callable:
+    def run() -> object:
+        with torch.autocast(device, dtype=torch.bfloat16):
+            return function()
+
+    return run
+
+
+def has_bf16(device: str) -> bool:
+    if device == 'cuda':
+        return torch.cuda.is_bf16_supported()
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def training_row(device: str, rounds: int, bf16: bool = False) -> Row:
+    """A training step of two images."""
+    target = {'mmdet': 0.67 if device == 'cuda' else 0.75}
+    precision, name = ('bf16', 'training-bf16') if bf16 else ('fp32', 'training')
+    row = Row(name, f'training step, R50, 2 x 3 x 512 x 640, {precision}', target=target)
+    if bf16 and not has_bf16(device):
+        row.notes.append('not measured: no bf16 arithmetic on this device')
+        return row
+    images, samples = random_batch(2, 512, 640, 7, device)
+    difference = _gradient_difference(images, samples, device)
+    if difference > 1e-3:
+        raise AssertionError(f'training: gradients of the plugin and mmdet differ by {difference:.1e} of their norm')
+    row.notes.append(f'fp32 gradients of plugin and mmdet differ by {difference:.1e} of their norm at most (dropout off)')
+    amp = dict(type='mmdet_detr_plugin.BFloat16OptimWrapper') if bf16 else None
+    models = peers.equal_detrs(R50, device, hf=False)
+    row.values = milliseconds({name: training_step(model, images, samples, amp) for name, model in models.items()}, rounds)
+    return row
+
+
+def _gradient_difference(images: torch.Tensor, samples: list, device: str) -> float:
+    """The largest, over all parameters, of ||ours - theirs|| / ||theirs||."""
+    gradients = {}
+    for name, model in peers.equal_detrs(R50, device, hf=False, dropout=0.0).items():
+        model.train()
+        model.parse_losses(model.loss(images, samples))[0].backward()
+        state = {key: parameter.grad for key, parameter in model.named_parameters() if parameter.grad is not None}
+        gradients[name] = state if name == 'mmdet' else peers.to_other_names(state, peers.FORMATS['mmdet', ''], {})
+    ours, theirs = gradients['plugin'], gradients['mmdet']
+    if ours.keys() != theirs.keys():
+        raise AssertionError(f'training: other parameters have gradients: {sorted(ours.keys() ^ theirs.keys())[:5]}')
+    norm = max(float(gradient.norm()) for gradient in theirs.values())
+    return max(float((ours[key] - theirs[key]).norm()) / max(float(theirs[key].norm()), 1e-4 * norm) for key in theirs)
+
+
+def memory_row(device: str) -> Row:
+    """Peak memory of that training step, each model in a process of its own."""
+    row = Row('memory', 'peak memory of that training step, weights included', 'MiB', target={'mmdet': 0.8})
+    for name in ('plugin', 'mmdet'):
+        found = _in_own_process('training_memory', name, device)
+        row.values[name] = [found['peak']]
+        row.notes.append(f'{name}: whole process {found["process"]:.0f} MiB')
+    return row
+
+
+def _in_own_process(module: str, *args) -> dict:
+    command = [sys.executable, '-W', 'ignore', '-m', f'mmdet_detr_plugin.benchmark.{module}', *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f'{" ".join(command)} failed:\n{done.stderr[-2000:]}')
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def epoch_row(rounds: int) -> Row:
+    """Training epochs of the shapes demo by mmengine's runner, in turns."""
+    row = Row('epoch', 'training epoch of the shapes demo, end to end', 's', dict(plugin=[], mmdet=[]), {'mmdet': 0.75})
+    for _ in range(max(1, rounds // 3)):
+        for name, values in row.values.items():
+            values.append(_in_own_process('demo_epoch', name)['seconds'])
+    return row
+
+
+def speed_row(name: str, device: str, rounds: int, size: tuple[int, int] = (800, 1066)) -> Row:
+    """Latency, parameters and GFLOPs of a shipped config, for the paper's table 1."""
+    from .flops import giga_multiply_adds
+
+    row = Row('table1', f'inference, {name}, 1 x 3 x {size[0]} x {size[1]}')
+    model = peers.build(peers.model_config(name), device)
+    images, samples = random_batch(1, *size, 0, device)
+    predict = predictor(model, images, samples)
+    row.values = milliseconds(dict(plugin=predict), rounds)
+    row.notes.append(
+        f'{name}: {sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M parameters, '
+        f'{giga_multiply_adds(predict):.0f} G multiply-adds'
+    )
+    return row

@@ -1,0 +1,30 @@
+"""Between host and device, and between precisions.
+
+A training step waits for the device once, in ``to_host``: everything else that crosses goes the other way, and is queued.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def to_host(x: Tensor) -> np.ndarray:
+    """Wait for a tensor and hand it over as an array."""
+    return x.cpu().numpy()
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Queue a copy of a host's tensor without waiting."""
+    if device.type == 'cpu':
+        return x
+    return x.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else x.to(device)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision to float32; float32 and float64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def is_autocast(x: Tensor) -> bool:
+    """Whether autocast is on for a tensor's device."""
+    return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)

@@ -1,0 +1,101 @@
+"""FoldedResNet computes what mmdet's ResNet computes, from the same weights."""
+
+import copy
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+
+from ..builders import randomize_norm_layers
+
+FROZEN = dict(norm_cfg=dict(type='BN', requires_grad=False), norm_eval=True, frozen_stages=1)
+LEARNING = dict(norm_cfg=dict(type='BN', requires_grad=True), norm_eval=False)
+AFFINE = dict(norm_cfg=dict(type='BN', requires_grad=True), norm_eval=True)
+
+
+def pair(**config):
+    """mmdet's and the plugin's, in float64 with equal weights and norms that are not at their initial values."""
+    theirs = MODELS.build(dict(type='mmdet.ResNet', base_channels=8, stem_channels=8, **copy.deepcopy(config))).double()
+    randomize_norm_layers(theirs)
+    ours = MODELS.build(dict(type='mmdet_detr_plugin.FoldedResNet', base_channels=8, stem_channels=8, **copy.deepcopy(config))).double()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    return ours, theirs
+
+
+@pytest.mark.parametrize('norm', [FROZEN, LEARNING, AFFINE], ids=['frozen', 'learning', 'affine'])
+@pytest.mark.parametrize(
+    'config',
+    [
+        dict(depth=18),
+        dict(depth=50),
+        dict(depth=50, style='caffe', out_indices=(1, 3)),
+        dict(depth=50, deep_stem=True, avg_down=True),
+        dict(depth=18, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)),
+        dict(depth=50, with_cp=True),
+        dict(depth=50, plugins=[dict(cfg=dict(type='ContextBlock', ratio=1 / 4), position='after_conv3')]),
+    ],
+    ids=['basic', 'bottleneck', 'caffe', 'v1d', 'dilated', 'checkpointing', 'plugins'],
+)
+def test_outputs_gradients_and_statistics_equal_mmdets(config, norm):
+    ours, theirs = pair(**config, **norm)
+    images = torch.randn(2, 3, 64, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for training in (True, False):
+        ours.train(training), theirs.train(training)
+        got, expected = ours(images.clone()), theirs(images.clone())
+        assert len(got) == len(expected)
+        for a, b in zip(got, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+        if training:
+            for outputs in (got, expected):
+                sum(output.square().mean() for output in outputs).backward()
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert (mine.grad is None) == (other.grad is None), name
+        if other.grad is not None:
+            torch.testing.assert_close(mine.grad, other.grad, rtol=1e-7, atol=1e-9, msg=name)
+    for (name, mine), other in zip(ours.named_buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(mine, other, msg=name)
+
+
+def test_changed_weights_count_at_once():
+    """Also those changed behind autograd's back, as mmengine's EMA hook swaps them."""
+    ours, theirs = pair(depth=18, **FROZEN)
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    ours.eval(), theirs.eval()
+    with torch.no_grad():
+        before = ours(images)[-1]
+        for model in (ours, theirs):
+            model.layer4[1].conv2.weight.data.mul_(2)
+            model.layer4[1].bn2.running_var.data.mul_(3)
+        after = ours(images)[-1]
+        assert not torch.allclose(before, after)
+        torch.testing.assert_close(after, theirs(images)[-1], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+def test_weights_are_initialised_as_mmdets(depth):
+    models = [MODELS.build(dict(type=kind, depth=depth)) for kind in ('mmdet.ResNet', 'mmdet_detr_plugin.FoldedResNet')]
+    for model in models:
+        torch.manual_seed(0)
+        model.init_weights()
+    for name, value in models[0].state_dict().items():
+        assert torch.equal(value, models[1].state_dict()[name]), name
+
+
+def test_frozen_norms_leave_no_copies_for_the_backward_pass():
+    """mmdet keeps each convolution's output and the norm's; folded, only what enters each convolution is kept."""
+    kept = {}
+    for name, model in zip(('ours', 'theirs'), pair(depth=50, **FROZEN), strict=True):
+        storages = {}
+        parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+        def pack(x, storages=storages, parameters=parameters):
+            if x.dim() == 4 and x.shape[0] == 2 and x.untyped_storage().data_ptr() not in parameters:
+                storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        model.train()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            output = model(torch.randn(2, 3, 96, 96, dtype=torch.float64))[-1]
+        kept[name] = sum(storages.values())
+        assert output.requires_grad
+    assert kept['ours'] < 0.65 * kept['theirs']
