@@ -28,3 +28,8 @@ def at_least_float32(x: Tensor) -> Tensor:
 def is_autocast(x: Tensor) -> bool:
     """Whether autocast is on for a tensor's device."""
     return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
+    """What autocast computes products of this tensor in; its own type without autocast."""
+    return torch.get_autocast_dtype(x.device.type) if is_autocast(x) and x.dtype != torch.float64 else x.dtype

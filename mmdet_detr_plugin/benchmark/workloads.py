@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures import DetDataSample
 from mmengine.optim import build_optim_wrapper
@@ -24,7 +25,7 @@ def random_objects(count: int, height: int, width: int, device: str, generator: 
 
 
 def random_batch(batch_size: int, height: int, width: int, num_objects: int, device: str) -> tuple[Tensor, list[DetDataSample]]:
-    """Normalised images (B, 3, H, W) without padding, and their data samples."""
+    """Normalised images (B, 3, H, W) without padding, smooth so that places differ, and their data samples."""
     generator = torch.Generator().manual_seed(0)
     samples = []
     for index in range(batch_size):
@@ -33,7 +34,8 @@ def random_batch(batch_size: int, height: int, width: int, num_objects: int, dev
         sample = DetDataSample(metainfo=meta)
         sample.gt_instances = random_objects(num_objects, height, width, device, generator)
         samples.append(sample)
-    return torch.randn(batch_size, 3, height, width, generator=generator).to(device), samples
+    coarse = 2 * torch.randn(batch_size, 3, 8, 10, generator=generator)
+    return F.interpolate(coarse, (height, width), mode='bicubic').to(device), samples
 
 
 def predictor(model: nn.Module, images: Tensor, samples: list[DetDataSample]) -> Callable[[], list]:
@@ -53,7 +55,7 @@ def predictor(model: nn.Module, images: Tensor, samples: list[DetDataSample]) ->
 def training_step(model: nn.Module, images: Tensor, samples: list[DetDataSample], amp: dict | None = None) -> Callable[[], object]:
     """A whole ``train_step`` of mmengine: forward, losses, backward, clipping at 0.1, AdamW with the paper's rates."""
     model.train()
-    wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-4), clip_grad=dict(max_norm=0.1))
+    wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', fused=True, lr=1e-4, weight_decay=1e-4), clip_grad=dict(max_norm=0.1))
     optim_wrapper = build_optim_wrapper(model, {**wrapper, **(amp or {})})
 
     def step() -> object:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..boxes import cxcywh_to_xyxy
 from ..devices import at_least_float32, is_autocast, to_device
 from ..registry import MODELS
+from .fused_linear import linear
 from .hungarian_assigner import assign_one_by_one
 from .set_criterion import box_losses, classification_loss
 from .targets import collate_targets
@@ -33,8 +34,8 @@ class BoxMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
-            x = layer(x).relu()
-        return self.layers[-1](x)
+            x = linear(x, layer.weight, layer.bias, relu=True)
+        return linear(x, self.layers[-1].weight, self.layers[-1].bias)
 
 
 @MODELS.register_module()
@@ -97,7 +98,7 @@ class DETRHead(BaseModule):
 
         Under autocast the boxes are still computed in float32: in half precision they would move in steps of several pixels.
         """
-        cls_logits = self.fc_cls(hidden_states)
+        cls_logits = linear(hidden_states, self.fc_cls.weight, self.fc_cls.bias)
         if is_autocast(hidden_states):
             with torch.autocast(hidden_states.device.type, enabled=False):
                 return cls_logits, self.box_mlp(hidden_states.float()).sigmoid()

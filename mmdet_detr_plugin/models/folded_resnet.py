@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..devices import is_autocast
 from ..registry import MODELS
-from . import fused_conv
+from .fused_conv import scaled_conv
 
 
 def conv_norm(
@@ -31,7 +31,7 @@ def conv_norm(
         bias = norm.bias - norm.running_mean * scale
         if conv.bias is not None:
             bias = bias + conv.bias * scale
-        return fused_conv.conv(x, conv.weight * scale[:, None, None, None], bias, conv, residual, relu, reuse)
+        return scaled_conv(x, conv, scale, bias, residual, relu, reuse)
     x = norm(conv(x))
     if residual is not None:
         x += residual

@@ -1,53 +1,93 @@
-"""Convolution, sum and ReLU in one pass on CPUs, by the oneDNN operations that torch's own compiler uses.
-
-They have no gradients and are not part of torch's public interface: where they are missing, or something else than plain inference
-happens, ``conv`` falls back to torch's functions, with the same result.
-"""
+"""Convolution with folded norm, sum and ReLU as one operation: fewer passes over the activations, and fewer kept for the backward pass."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from ..devices import is_autocast
-
-_OPERATIONS = getattr(torch.ops, 'mkldnn', None)
-_IS_BUILT = all(hasattr(_OPERATIONS, name) for name in ('_convolution_pointwise', '_convolution_pointwise_'))
+from ..devices import working_dtype
+from . import onednn
 
 
-def conv(x: Tensor, weight: Tensor, bias: Tensor, like: nn.Conv2d, residual: Tensor | None, relu: bool, reuse: bool) -> Tensor:
-    """``relu(conv2d(x) + residual)``.
+def scaled_conv(
+    x: Tensor, conv: nn.Conv2d, scale: Tensor, bias: Tensor, residual: Tensor | None = None, relu: bool = False, reuse: bool = False
+) -> Tensor:
+    """``relu(conv2d(x, conv.weight * scale) + bias + residual)``.
 
     Args:
-        like: the convolution whose stride, padding, dilation and groups count.
+        x: (B, C, H, W).
+        conv: its weight (C', C, k, k) gets gradients; its own bias does not count.
+        scale: (C',), a constant.
+        bias: (C',), a constant.
         residual: added before the ReLU.
-        reuse: the result may take ``residual``'s memory. Fresh memory of that size costs more time than some convolutions.
+        reuse: without gradients, the result may take ``residual``'s memory. Fresh memory of that size costs more time than some
+            convolutions.
     """
-    if not _can_fuse(x, weight):
-        x = F.conv2d(x, weight, bias, like.stride, like.padding, like.dilation, like.groups)
-        if residual is not None:
-            x += residual
-        return F.relu(x, inplace=True) if relu else x
-    dtype = torch.get_autocast_dtype('cpu') if is_autocast(x) else x.dtype
-    x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
-    geometry = like.padding, like.stride, like.dilation, like.groups
-    activation = 'relu' if relu else 'none'
-    if residual is None:
-        return _OPERATIONS._convolution_pointwise(x, weight, bias, *geometry, activation, [], '')
-    residual = residual.to(dtype) if reuse or residual.dtype != dtype else residual.clone()
-    return _OPERATIONS._convolution_pointwise_.binary(residual, x, weight, bias, *geometry, 'add', 1.0, 'relu' if relu else None, [], None)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        x = F.conv2d(x, conv.weight * scale[:, None, None, None], bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        x = x if residual is None else x + residual
+        return F.relu(x) if relu else x
+    tensors = (x, conv.weight) if residual is None else (x, conv.weight, residual)
+    needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if needs_grad:
+        return _ScaledConv.apply(x, conv.weight, scale, bias, residual, conv, relu)
+    return _compute(x, conv.weight, scale, bias, residual, conv, relu, reuse)
 
 
-def _can_fuse(x: Tensor, weight: Tensor) -> bool:
-    """In plain inference: nothing to differentiate, trace, compile, count or look at."""
-    return (
-        _IS_BUILT
-        and x.device.type == 'cpu'
-        and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and torch._C._get_mkldnn_enabled()
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and _get_current_dispatch_mode() is None
-    )
+class _ScaledConv(torch.autograd.Function):
+    """The scaled weights are made again in the backward pass, which takes less than keeping them."""
+
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, residual: Tensor | None, conv: nn.Conv2d, relu: bool
+    ) -> Tensor:
+        x = x.to(working_dtype(x))
+        out = _compute(x, weight, scale, bias, residual, conv, relu, reuse=False)
+        ctx.save_for_backward(x, weight, scale, out if relu else None)
+        ctx.conv = conv
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale, out = ctx.saved_tensors
+        conv, (needs_x, needs_weight, _, _, needs_residual, *_) = ctx.conv, ctx.needs_input_grad
+        if out is not None:
+            grad = torch.ops.aten.threshold_backward(grad, out, 0)
+        grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad,
+            x,
+            _scaled(weight, scale, x.dtype),
+            None,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            False,
+            [0, 0],
+            conv.groups,
+            [needs_x, needs_weight, False],
+        )
+        if needs_weight:
+            grad_weight = grad_weight.to(weight.dtype).mul_(scale[:, None, None, None])
+        return grad_x, grad_weight, None, None, grad if needs_residual else None, None, None
+
+
+def _scaled(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return (weight * scale[:, None, None, None]).to(dtype)
+
+
+def _compute(
+    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, residual: Tensor | None, conv: nn.Conv2d, relu: bool, reuse: bool
+) -> Tensor:
+    dtype = working_dtype(x)
+    x, weight, bias = x.to(dtype), _scaled(weight, scale, dtype), bias.to(dtype)
+    residual = residual if residual is None else residual.to(dtype)
+    geometry = conv.padding, conv.stride, conv.dilation, conv.groups
+    is_fused = onednn.is_usable(x) and x.is_contiguous(memory_format=torch.channels_last)
+    if is_fused and residual is None:
+        return onednn.conv(x, weight, bias, geometry, relu)
+    if is_fused and reuse:
+        return onednn.conv_add_(residual, x, weight, bias, geometry, relu)
+    x = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    if residual is not None:
+        x += residual
+    return F.relu(x, inplace=True) if relu else x
