@@ -41,11 +41,25 @@ class _Linear(torch.autograd.Function):
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         if out is not None:
             grad = torch.ops.aten.threshold_backward(grad, out, 0)
-        rows = grad.flatten(0, -2)  # (N, C')
-        grad_x = onednn.linear(grad.contiguous(), weight.to(grad.dtype).t().contiguous()) if needs_x else None
-        grad_weight = grad_bias = None
-        if needs_weight:
-            grad_weight = onednn.linear(rows.t().contiguous(), x.flatten(0, -2).t().contiguous()).to(weight.dtype)
-        if needs_bias:
-            grad_bias = rows.sum(0, dtype=torch.float32).to(weight.dtype)
-        return grad_x, grad_weight, grad_bias, None
+        # as a 1x1 convolution of channels-last pixels, which oneDNN differentiates without transposing anything
+        grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+            _as_pixels(grad),
+            _as_pixels(x),
+            weight.to(grad.dtype)[:, :, None, None],
+            [len(weight)],
+            stride=[1, 1],
+            padding=[0, 0],
+            dilation=[1, 1],
+            transposed=False,
+            output_padding=[0, 0],
+            groups=1,
+            output_mask=[needs_x, needs_weight, needs_bias],
+        )
+        grad_x = grad_x[0, :, :, 0].t().reshape(x.shape) if needs_x else None
+        grad_weight = grad_weight[:, :, 0, 0].to(weight.dtype) if needs_weight else None
+        return grad_x, grad_weight, grad_bias.to(weight.dtype) if needs_bias else None, None
+
+
+def _as_pixels(x: Tensor) -> Tensor:
+    """(..., C) -> (1, C, N, 1), channels last in its strides too."""
+    return x.reshape(1, -1, 1, x.shape[-1]).contiguous().permute(0, 3, 1, 2)
