@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ def model_config(name: str, **neck) -> dict:
 def build(model: dict, device: str = 'cpu') -> nn.Module:
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    built = MMDET_MODELS.build(copy.deepcopy(model))
+    built = MMDET_MODELS.build(ConfigDict(copy.deepcopy(model)))
     logging.disable(logging.INFO)  # mmengine tells of every parameter
     built.init_weights()
     logging.disable(logging.NOTSET)

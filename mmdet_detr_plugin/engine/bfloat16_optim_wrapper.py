@@ -10,12 +10,17 @@ from torch import nn
 
 from ..registry import OPTIM_WRAPPERS
 
+# what runs mmcv's operations, and heads whose outputs go into losses, box decoding and NMS
+OPERATIONS = ('mmcv.ops.', 'mmdet.models.roi_heads.roi_extractors.')
+HEADS = ('mmdet.models.dense_heads.', 'mmdet.models.roi_heads.bbox_heads.', 'mmdet.models.roi_heads.mask_heads.')
+
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
     """Forward and losses under bfloat16 autocast, for every detector; weights, gradients and optimiser states stay float32.
 
-    bfloat16 has float32's range, so that no loss scaling is needed. For float16, and on GPUs, mmengine's ``AmpOptimWrapper`` serves.
+    bfloat16 has float32's range, so that no loss scaling is needed. mmcv's operations (RoI align, deformable convolution, NMS) have no
+    bfloat16 on CPUs: what enters them, and what mmdet's heads return, is made float32.
 
     Args:
         kwargs: mmengine's ``OptimWrapper``.
@@ -23,16 +28,40 @@ class BFloat16OptimWrapper(OptimWrapper):
 
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
-        self._checked = False
+        self._is_prepared = False
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """What one forward pass runs in."""
         device = next(model.parameters()).device.type
-        if device == 'cpu' and not self._checked and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            warnings.warn(
-                'This CPU has no bfloat16 arithmetic: training is correct, and slower than in float32 (OptimWrapper).', stacklevel=2
-            )
-        self._checked = True
+        if not self._is_prepared:
+            self._prepare(model, device)
         with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
             yield
+
+    def _prepare(self, model: nn.Module, device: str) -> None:
+        self._is_prepared = True
+        if device == 'cpu' and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            warnings.warn('This CPU has no bfloat16 arithmetic: training is correct, and slower than with OptimWrapper', stacklevel=4)
+        for module in model.modules():
+            origin = type(module).__module__
+            if origin.startswith(OPERATIONS):
+                module.register_forward_pre_hook(_inputs_to_float32)
+            if origin.startswith(HEADS):
+                module.register_forward_hook(_outputs_to_float32)
+
+
+def _inputs_to_float32(module: nn.Module, inputs: tuple) -> tuple:
+    return _to_float32(inputs)
+
+
+def _outputs_to_float32(module: nn.Module, inputs: tuple, outputs):
+    return _to_float32(outputs)
+
+
+def _to_float32(value):
+    if isinstance(value, torch.Tensor):
+        return value.float() if value.dtype == torch.bfloat16 else value
+    if isinstance(value, (list, tuple)) and not hasattr(value, '_fields'):
+        return type(value)(_to_float32(item) for item in value)
+    return {key: _to_float32(item) for key, item in value.items()} if isinstance(value, dict) else value

@@ -25,8 +25,8 @@ class DETR(BaseDetector):
         train_cfg: handed to the head; its ``assigner`` replaces the head's default.
         test_cfg: handed to the head; its ``max_per_img`` limits the detections returned.
         data_preprocessor: config; mmdet's ``DetDataPreprocessor``.
-        compile_transformer: run neck and head through ``torch.compile``; a dict holds its arguments. mmengine's own ``compile`` setting
-            takes the whole training step instead.
+        compile_transformer: run neck and head through ``torch.compile``; a dict holds its arguments (``dynamic=True`` unless it says
+            otherwise). mmengine's own ``compile`` setting takes the whole training step instead.
     """
 
     def __init__(
@@ -52,8 +52,9 @@ class DETR(BaseDetector):
                 f'neck.embed_dims is {self.neck.embed_dims}, bbox_head.embed_dims is {self.bbox_head.embed_dims}; they must be equal'
             )
         if compile_transformer is not False:
+            arguments = {} if compile_transformer is True else compile_transformer
             for part in (self.neck, self.bbox_head):
-                part.compile(**({} if compile_transformer is True else compile_transformer))
+                part.compile(**{'dynamic': True, **arguments})  # images of all sizes come
 
     def extract_feat(self, batch_inputs: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w), the backbone's last feature map."""

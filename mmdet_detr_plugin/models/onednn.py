@@ -16,13 +16,14 @@ Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]
 
 def is_usable(x: Tensor) -> bool:
     """Whether the operations take this tensor, and nobody traces, compiles, counts or watches."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
     return (
         _IS_BUILT
         and x.device.type == 'cpu'
+        and x.numel() > 0
         and x.dtype in (torch.float32, torch.bfloat16)
         and torch._C._get_mkldnn_enabled()
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
         and _get_current_dispatch_mode() is None
     )
 

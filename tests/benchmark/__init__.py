@@ -1,0 +1,1 @@
+"""Tests of mmdet_detr_plugin.benchmark."""

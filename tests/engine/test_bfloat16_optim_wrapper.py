@@ -1,0 +1,44 @@
+"""bfloat16 training on CPUs, for DETR and for a detector with mmcv's operations."""
+
+import copy
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+from ..builders import make_batch
+from ..conftest import ROOT
+
+CONFIGS = ('detr_r18_1xb8-8e_shapes', 'faster-rcnn_r18_fpn_1xb8-8e_shapes')
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_trains_close_to_float32_and_keeps_weights_and_losses_in_it(name):
+    cfg = Config.fromfile(ROOT / 'configs' / 'shapes' / f'{name}.py')
+    if 'neck' in cfg.model and 'dropout' in cfg.model.neck:
+        cfg.model.neck.dropout = 0.0
+    losses = {}
+    for kind in ('OptimWrapper', 'mmdet_detr_plugin.BFloat16OptimWrapper'):
+        torch.manual_seed(0)
+        model = MODELS.build(copy.deepcopy(cfg.model)).train()
+        wrapper = build_optim_wrapper(model, dict(type=kind, optimizer=dict(type='SGD', lr=0.0)))
+        batch = make_batch([(128, 128)] * 2, [3, 2])
+        for sample in batch['batch_data_samples']:
+            sample.gt_instances.labels %= 4
+        products = set()
+        hook = model.backbone.register_forward_hook(
+            lambda module, inputs, outputs, seen=products: seen.update(out.dtype for out in outputs)
+        )
+        with wrapper.optim_context(model):
+            total, log = model.parse_losses(model.loss(**batch))
+        wrapper.update_params(total)
+        hook.remove()
+        assert products == {torch.bfloat16 if 'BFloat16' in kind else torch.float32}
+        losses[kind] = {key: float(value) for key, value in log.items() if 'loss' in key}
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32} and total.dtype == torch.float32
+    exact, ours = losses.values()
+    for key in ('loss', 'loss_cls', 'loss_bbox'):
+        assert ours[key] == pytest.approx(exact[key], rel=0.1, abs=0.02), key
+    copy.deepcopy(model)  # hooks included
