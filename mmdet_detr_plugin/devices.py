@@ -1,6 +1,6 @@
 """Between host and device, and between precisions.
 
-A training step waits for the device once, in ``to_host``: everything else that crosses goes the other way, and is queued.
+The detector waits for the device once in a training step, in ``to_host``: what else it sends goes the other way, and is queued.
 """
 
 import numpy as np

@@ -2,7 +2,8 @@
 
     python tools/benchmark.py [--rows ROW ...] [--rounds N] [--json FILE] [--plot FILE] [--official DIR] [--device cpu|cuda]
 
-Implementations are timed in turns, medians count. Equal results are checked first. The whole table takes about 15 minutes on two cores.
+Implementations are timed in turns, medians count. Results are compared first (mmdet_detr_plugin/benchmark/rows.py says which). The whole
+table takes about 10 minutes on two cores.
 """
 
 import argparse
@@ -27,7 +28,7 @@ ROWS = {
     'training': lambda device, rounds, _: rows.training_row(device, rounds),
     'training-bf16': lambda device, rounds, _: rows.training_row(device, rounds, bf16=True),
     'memory': lambda device, rounds, _: rows.memory_row(device),
-    'epoch': lambda device, rounds, _: rows.epoch_row(rounds),
+    'epoch': lambda device, rounds, _: rows.epoch_row(device, rounds),
     'table1': lambda device, rounds, _: [rows.speed_row(name, device, rounds) for name in TABLE1],
     'scaling': lambda device, rounds, _: scaling.measure(device, rounds),
 }
@@ -44,7 +45,7 @@ def main() -> None:
     args = parser.parse_args()
     if unknown := sorted(set(args.rows or ()) - set(ROWS)):
         parser.error(f'unknown rows {", ".join(unknown)}; there are {", ".join(ROWS)}')
-    found, growths = [], []
+    found, growths, fault = [], [], None
     try:
         for name in args.rows or ROWS:
             print(f'measuring {name} ...', file=sys.stderr, flush=True)
@@ -54,7 +55,7 @@ def main() -> None:
             else:
                 found += result if isinstance(result, list) else [result]
     except (RuntimeError, AssertionError, OSError) as error:
-        sys.exit(f'error: {error}')
+        fault = f'error: {error}'
     conditions = machine(args.device)
     print(', '.join(f'{key} {value}' for key, value in conditions.items()) + '\n')
     if found:
@@ -66,6 +67,8 @@ def main() -> None:
         write_json(args.json, dict(machine=conditions, rows=[row.as_dict() for row in found], scaling=scaling_rows))
     if args.plot and growths:
         scaling.plot(growths, args.plot)
+    if fault:
+        sys.exit(fault)  # what was measured before it stands above
 
 
 if __name__ == '__main__':

@@ -1,4 +1,7 @@
-"""Seconds of one training epoch of the shapes demo, printed as JSON: ``python -m mmdet_detr_plugin.benchmark.demo_epoch plugin|mmdet``."""
+"""Seconds of one training epoch of the shapes demo, as JSON.
+
+python -m mmdet_detr_plugin.benchmark.demo_epoch plugin|mmdet cpu|cuda
+"""
 
 import json
 import sys
@@ -26,7 +29,7 @@ class Stopwatch(Hook):
 
 
 def main() -> None:
-    (name,) = sys.argv[1:]
+    name, _ = sys.argv[1:]  # the device is what CUDA_VISIBLE_DEVICES leaves
     cfg = Config.fromfile(config_path('detr_r18_1xb8-8e_shapes'))
     with tempfile.TemporaryDirectory() as folder:
         write_split(Path(folder) / 'data', 0, 'train', 800)

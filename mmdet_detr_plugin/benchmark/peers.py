@@ -157,20 +157,21 @@ def official_criterion(checkout: Path, num_classes: int) -> nn.Module:
     """
     if not (checkout / 'models' / 'matcher.py').is_file():
         raise FileNotFoundError(f'{checkout} is no checkout of https://github.com/facebookresearch/detr (models/matcher.py is not there)')
-    if 'torchvision' not in sys.modules and importlib.util.find_spec('torchvision') is None:
-        _stand_in_for_torchvision()
+    stand_ins = _stand_in_for_torchvision() if importlib.util.find_spec('torchvision') is None else []
     sys.path.insert(0, str(checkout))
     try:
         from models.detr import SetCriterion
         from models.matcher import HungarianMatcher
     finally:
         sys.path.remove(str(checkout))
+        for name in stand_ins:
+            del sys.modules[name]
     weights = dict(loss_ce=1.0, loss_bbox=5.0, loss_giou=2.0)
     matcher = HungarianMatcher(cost_class=1, cost_bbox=5, cost_giou=2)
-    return SetCriterion(num_classes, matcher, weights, eos_coef=0.1, losses=['labels', 'boxes', 'cardinality'])
+    return SetCriterion(num_classes, matcher, weights, eos_coef=0.1, losses=['labels', 'boxes'])
 
 
-def _stand_in_for_torchvision() -> None:
+def _stand_in_for_torchvision() -> list[str]:
     names = ('torchvision', 'torchvision.ops', 'torchvision.ops.boxes', 'torchvision.models', 'torchvision.models._utils')
     modules = {name: types.ModuleType(name) for name in names}
     modules['torchvision'].__version__ = '0.20'
@@ -181,3 +182,4 @@ def _stand_in_for_torchvision() -> None:
         parent, _, child = name.rpartition('.')
         if parent:
             setattr(modules[parent], child, module)
+    return list(modules)

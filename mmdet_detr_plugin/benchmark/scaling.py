@@ -31,7 +31,7 @@ class Growth:
     mebibytes: list[float]
 
     def exponents(self) -> tuple[float, float]:
-        """Of time and memory: the slope of a straight line through the logarithms of the larger half, where constant parts matter less."""
+        """Of time and memory: the slope of a straight line through the logarithms of the larger sizes, where constant parts matter less."""
         start = len(self.sizes) // 2 - (len(self.sizes) % 2 == 0)
         return tuple(_slope(self.sizes[start:], values[start:]) for values in (self.milliseconds, self.mebibytes))
 

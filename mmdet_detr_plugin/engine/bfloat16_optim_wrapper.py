@@ -8,6 +8,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from ..models.onednn import HAS_BF16
 from ..registry import OPTIM_WRAPPERS
 
 # what runs mmcv's operations, and heads whose outputs go into losses, box decoding and NMS
@@ -20,7 +21,7 @@ class BFloat16OptimWrapper(OptimWrapper):
     """Forward and losses under bfloat16 autocast, for every detector; weights, gradients and optimiser states stay float32.
 
     bfloat16 has float32's range, so that no loss scaling is needed. mmcv's operations (RoI align, deformable convolution, NMS) have no
-    bfloat16 on CPUs: what enters them, and what mmdet's heads return, is made float32.
+    bfloat16: those that are modules run in float32, and what mmdet's heads return is made float32.
 
     Args:
         kwargs: mmengine's ``OptimWrapper``.
@@ -41,18 +42,34 @@ class BFloat16OptimWrapper(OptimWrapper):
 
     def _prepare(self, model: nn.Module, device: str) -> None:
         self._is_prepared = True
-        if device == 'cpu' and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        if device == 'cpu' and not HAS_BF16:
             warnings.warn('This CPU has no bfloat16 arithmetic: training is correct, and slower than with OptimWrapper', stacklevel=4)
         for module in model.modules():
             origin = type(module).__module__
             if origin.startswith(OPERATIONS):
-                module.register_forward_pre_hook(_inputs_to_float32)
+                module.register_forward_pre_hook(_enter_float32, with_kwargs=True)
+                module.register_forward_hook(_leave_float32, always_call=True)
             if origin.startswith(HEADS):
                 module.register_forward_hook(_outputs_to_float32)
 
 
-def _inputs_to_float32(module: nn.Module, inputs: tuple) -> tuple:
-    return _to_float32(inputs)
+def _enter_float32(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    context = torch.autocast(next(_tensors((args, kwargs))).device.type, enabled=False)
+    context.__enter__()
+    module.__dict__.setdefault('_float32_contexts', []).append(context)
+    return _to_float32(args), _to_float32(kwargs)
+
+
+def _leave_float32(module: nn.Module, inputs: tuple, outputs) -> None:
+    module._float32_contexts.pop().__exit__(None, None, None)
+
+
+def _tensors(value) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
 
 
 def _outputs_to_float32(module: nn.Module, inputs: tuple, outputs):

@@ -36,7 +36,7 @@ def solve(costs: Callable[[slice], np.ndarray], counts: Sequence[int], shape: tu
     Raises:
         NotFiniteError: for a problem with costs that are not finite, before scipy sees any of its part.
     """
-    size = shape[0] * shape[1]
+    size = max(1, shape[0] * shape[1])
     step = max(1, NUMBERS_IN_CACHE // size)
     starts = range(0, len(counts), step)
     if threads == 1 or size * len(counts) < NUMBERS_WORTH_THREADS:
@@ -48,6 +48,7 @@ def solve(costs: Callable[[slice], np.ndarray], counts: Sequence[int], shape: tu
 
 def _solve_part(costs: Callable[[slice], np.ndarray], counts: Sequence[int], start: int, end: int) -> list[Solution]:
     part = costs(slice(start, end))
-    if not np.isfinite(part.sum()):  # one pass; infinities of both signs give NaN
+    # one pass first; infinities of both signs give NaN, large finite numbers may overflow
+    if not np.isfinite(part.sum()) and not np.isfinite(part).all():
         raise NotFiniteError(start + int(np.argmax(~np.isfinite(part).all(axis=(1, 2)))))
     return [linear_sum_assignment(cost[:count]) for cost, count in zip(part, counts[start:end], strict=True)]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..boxes import cxcywh_to_xyxy
 from ..devices import at_least_float32, is_autocast, to_device
 from ..registry import MODELS
-from .fused_linear import linear
+from .fused_linear import apply_linear
 from .hungarian_assigner import assign_one_by_one
 from .set_criterion import box_losses, classification_loss
 from .targets import collate_targets
@@ -34,8 +34,8 @@ class BoxMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
-            x = linear(x, layer.weight, layer.bias, relu=True)
-        return linear(x, self.layers[-1].weight, self.layers[-1].bias)
+            x = apply_linear(layer, x, relu=True)
+        return apply_linear(self.layers[-1], x)
 
 
 @MODELS.register_module()
@@ -98,7 +98,7 @@ class DETRHead(BaseModule):
 
         Under autocast the boxes are still computed in float32: in half precision they would move in steps of several pixels.
         """
-        cls_logits = linear(hidden_states, self.fc_cls.weight, self.fc_cls.bias)
+        cls_logits = apply_linear(self.fc_cls, hidden_states)
         if is_autocast(hidden_states):
             with torch.autocast(hidden_states.device.type, enabled=False):
                 return cls_logits, self.box_mlp(hidden_states.float()).sigmoid()
@@ -152,7 +152,7 @@ class DETRHead(BaseModule):
         num_objects = reduce_mean(l1_sum.new_full((), targets.num_objects)).clamp(min=1)
         weight_sum = weight_sum.clamp(min=torch.finfo(weight_sum.dtype).tiny)  # no-object may have weight 0
         losses = dict(loss_cls=cls_sum / weight_sum, loss_bbox=l1_sum / num_objects, loss_iou=giou_sum / num_objects)
-        weighted = {name: (self.loss_weights[name] * values).unbind() for name, values in losses.items()}
+        weighted = {name: torch.unbind_copy(self.loss_weights[name] * values) for name, values in losses.items()}
         num_layers = len(all_layers_cls_scores)
         return {
             ('' if layer == num_layers - 1 else f'd{layer}.') + name: values[layer]

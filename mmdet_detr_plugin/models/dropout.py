@@ -11,25 +11,12 @@ from torch import Tensor, nn
 STEPS = 2**16  # probabilities are multiples of 1 / STEPS
 
 
-class Dropout(nn.Module):
-    """As ``nn.Dropout``; on CPUs with another stream of random numbers, drawn from torch's generator too.
-
-    Raises:
-        ValueError: when ``p`` is no probability.
-    """
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        if not 0 <= p <= 1:
-            raise ValueError(f'dropout must be a probability from 0 to 1, got {p}')
-        self.p = p
+class Dropout(nn.Dropout):
+    """As ``nn.Dropout``; on CPUs with another stream of random numbers, drawn from torch's generator too."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Set a share of about ``p`` to zero and scale the others by 1 / (1 - p), in training only."""
         return dropout(x, self.p) if self.training else x
-
-    def extra_repr(self) -> str:
-        return f'p={self.p}'
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
@@ -63,5 +50,5 @@ class _CPUDropout(torch.autograd.Function):
 
 def _random_mask(x: Tensor, dropped: int) -> Tensor:
     """0 with probability ``dropped`` / STEPS, else 1, in the shape of ``x``; bytes, which multiply faster than booleans."""
-    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)  # all 64 bits
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)  # all 64 bits
     return (words.view(torch.int16)[: x.numel()] >= dropped - STEPS // 2).view(torch.uint8).view(x.shape)

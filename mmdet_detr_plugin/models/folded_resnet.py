@@ -10,11 +10,15 @@ import torch.nn.functional as F
 from mmdet.models.backbones import ResNet
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
+from torch.nn.modules import module as module_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..registry import MODELS
+from . import onednn
 from .fused_conv import scaled_conv
+
+GLOBAL_HOOKS = (module_hooks._global_forward_hooks, module_hooks._global_forward_pre_hooks)
 
 
 def conv_norm(
@@ -22,10 +26,10 @@ def conv_norm(
 ) -> Tensor:
     """``relu(norm(conv(x)) + residual)``, with the norm folded into the convolution where it is a constant affine map.
 
-    That is the case for a batch norm in eval mode, unless its own weights need gradients now. With ``reuse`` the residual's memory may
-    become the result's.
+    That is the case for a batch norm in eval mode, unless its own weights need gradients now, or somebody has hooked into one of both.
+    With ``reuse`` the residual's memory may become the result's.
     """
-    if type(conv) is nn.Conv2d and conv.padding_mode == 'zeros' and _is_constant(norm):
+    if _is_plain_conv(conv) and _is_constant(norm):
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         bias = norm.bias - norm.running_mean * scale
         if conv.bias is not None:
@@ -37,10 +41,15 @@ def conv_norm(
     return F.relu(x, inplace=True) if relu else x
 
 
+def _is_plain_conv(conv: nn.Module) -> bool:
+    is_plain = type(conv) is nn.Conv2d and conv.padding_mode == 'zeros' and onednn.is_plain(conv)
+    return is_plain and (conv.bias is None or not (torch.is_grad_enabled() and conv.bias.requires_grad))
+
+
 def _is_constant(norm: nn.Module) -> bool:
-    if not isinstance(norm, _BatchNorm) or norm.training or not norm.affine or norm.running_var is None:
+    if not isinstance(norm, _BatchNorm) or norm.training or not norm.affine or norm.running_var is None or not onednn.is_plain(norm):
         return False
-    return not (torch.is_grad_enabled() and norm.weight.requires_grad)
+    return not (torch.is_grad_enabled() and (norm.weight.requires_grad or norm.bias.requires_grad))
 
 
 class _FoldedBlock:
@@ -48,24 +57,22 @@ class _FoldedBlock:
 
     Attributes:
         num_convs: how many.
+        owns_input: nobody else looks at the input any more, so that its memory may be used again.
     """
 
     num_convs: int
+    owns_input = False
 
-    def forward(self, x: Tensor, owns_input: bool = False) -> Tensor:
-        """(B, C, H, W) -> (B, C', H', W').
-
-        Args:
-            owns_input: nobody else looks at ``x`` any more, so that its memory may be used again.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W')."""
         if getattr(self, 'with_plugins', False):
             return super().forward(x)
         if self.with_cp and x.requires_grad:
-            return checkpoint(self._folded_forward, x, False, use_reentrant=False)
-        return self._folded_forward(x, owns_input)
+            return checkpoint(self._folded_forward, x, use_reentrant=False)
+        return self._folded_forward(x)
 
-    def _folded_forward(self, x: Tensor, owns_input: bool) -> Tensor:
-        identity, reuse = x, owns_input
+    def _folded_forward(self, x: Tensor) -> Tensor:
+        identity, reuse = x, self.owns_input
         if self.downsample is not None:
             reuse = True
             *pool, conv, norm = self.downsample
@@ -118,8 +125,15 @@ class FoldedResNet(ResNet):
         return tuple(outs)
 
     def _run_stage(self, blocks: nn.Sequential, x: Tensor) -> Tensor:
-        if any(module._forward_hooks for module in (blocks, *blocks)):  # somebody looks at what lies between
+        # unless somebody looks at what lies between
+        if not any(map(len, GLOBAL_HOOKS)) and all(map(onednn.is_plain, (blocks, *blocks))):
+            inner = [block for block in list(blocks)[1:] if isinstance(block, _FoldedBlock)]
+        else:
+            inner = []
+        try:
+            for block in inner:
+                block.owns_input = True
             return blocks(x)
-        for number, block in enumerate(blocks):
-            x = block(x, owns_input=number > 0)
-        return x
+        finally:
+            for block in inner:
+                block.owns_input = False

@@ -82,12 +82,11 @@ def _compute(
     x, weight, bias = x.to(dtype), _scaled(weight, scale, dtype), bias.to(dtype)
     residual = residual if residual is None else residual.to(dtype)
     geometry = conv.padding, conv.stride, conv.dilation, conv.groups
-    is_fused = onednn.is_usable(x) and x.is_contiguous(memory_format=torch.channels_last)
-    if is_fused and residual is None:
-        return onednn.conv(x, weight, bias, geometry, relu)
-    if is_fused and reuse:
-        return onednn.conv_add_(residual, x, weight, bias, geometry, relu)
-    x = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-    if residual is not None:
-        x += residual
+    is_fused = onednn.is_usable(x, dtype) and x.is_contiguous(memory_format=torch.channels_last)
+    if is_fused and residual is not None and reuse:
+        x = onednn.conv_add_(residual, x, weight, bias, geometry)
+    else:
+        x = onednn.conv(x, weight, bias, geometry) if is_fused else F.conv2d(x, weight, bias, geometry[1], geometry[0], *geometry[2:])
+        if residual is not None:
+            x += residual
     return F.relu(x, inplace=True) if relu else x

@@ -2,10 +2,18 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..devices import working_dtype
 from . import onednn
+
+
+def apply_linear(layer: nn.Linear, x: Tensor, relu: bool = False) -> Tensor:
+    """``layer(x)``, as ``linear`` computes it unless somebody has replaced the layer or hooked into it."""
+    if type(layer) is nn.Linear and layer.bias is not None and onednn.is_plain(layer):
+        return linear(x, layer.weight, layer.bias, relu)
+    x = layer(x)
+    return F.relu(x) if relu else x
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
@@ -19,7 +27,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tenso
     Returns:
         (..., C').
     """
-    if onednn.is_usable(x):
+    dtype = working_dtype(x)
+    fits = x.shape[-1:] == weight.shape[1:] and bias.shape == weight.shape[:1] and (dtype != x.dtype or x.dtype == weight.dtype)
+    if fits and onednn.is_usable(x, dtype):
         return _Linear.apply(x, weight, bias, relu)
     x = F.linear(x, weight, bias)
     return F.relu(x, inplace=True) if relu else x
@@ -30,7 +40,9 @@ class _Linear(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
         dtype = working_dtype(x)
         x = x.to(dtype)
-        out = onednn.linear(x, weight.to(dtype).contiguous(), bias.to(dtype), relu)
+        out = onednn.linear(x, weight.to(dtype).contiguous(), bias.to(dtype))
+        if relu:
+            out.relu_()
         ctx.save_for_backward(x, weight, out if relu else None)
         return out
 

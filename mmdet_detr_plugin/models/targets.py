@@ -70,7 +70,8 @@ def collate_targets(
     counts = tuple(map(len, boxes_abs))
     given = pad_sequence([instances.labels for instances in batch_gt_instances], batch_first=True, padding_value=PADDED)
     is_padded = given == PADDED
-    sizes = torch.tensor([[meta['img_shape'][1::-1] * 2] for meta in batch_img_metas], dtype=boxes_abs[0].dtype)  # (B, 1, 4): w, h, w, h
+    shapes = [meta['img_shape'][:2] for meta in batch_img_metas]
+    sizes = torch.tensor([[[width, height, width, height]] for height, width in shapes], dtype=boxes_abs[0].dtype)  # (B, 1, 4)
     boxes_cxcywh_norm = xyxy_to_cxcywh(pad_sequence(boxes_abs, batch_first=True) / to_device(sizes, given.device))
     # harmless boxes instead of (0, 0, 0, 0), so that no cost of a padded slot is 0 / 0
     boxes_cxcywh_norm = boxes_cxcywh_norm.masked_fill(is_padded[..., None], 0.5)

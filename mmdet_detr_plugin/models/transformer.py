@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..devices import at_least_float32
 from .dropout import Dropout, dropout, uses_own_dropout
-from .fused_linear import linear
+from .fused_linear import apply_linear, linear
 
 
 class MultiheadAttention(nn.Module):
@@ -58,7 +58,7 @@ class MultiheadAttention(nn.Module):
             self._split_heads(q), self._split_heads(k), self._split_heads(v), attend_mask, self.dropout if self.training else 0.0
         )
         attended = attended.transpose(1, 2).flatten(2)
-        return linear(attended, self.out_proj.weight, self.out_proj.bias)  # (B, H, Q, D/H) -> (B, Q, D)
+        return apply_linear(self.out_proj, attended)  # (B, H, Q, D/H) -> (B, Q, D)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, N, D) -> (B, H, N, D/H)
@@ -66,6 +66,8 @@ class MultiheadAttention(nn.Module):
 
 def attention(q: Tensor, k: Tensor, v: Tensor, attend_mask: Tensor | None, dropout_p: float) -> Tensor:
     """``scaled_dot_product_attention``; with dropout on CPUs, where that has no fused kernel, in three steps with a faster dropout.
+
+    Every row must have something that may be attended to.
 
     Args:
         q: (B, H, Q, D/H).
@@ -106,8 +108,7 @@ class _Layer(nn.Module):
         return norm(x + self.dropout(block(x)))
 
     def feedforward(self, x: Tensor) -> Tensor:
-        hidden = linear(x, self.linear1.weight, self.linear1.bias, relu=True)
-        return linear(self.dropout(hidden), self.linear2.weight, self.linear2.bias)
+        return apply_linear(self.linear2, self.dropout(apply_linear(self.linear1, x, relu=True)))
 
 
 class EncoderLayer(_Layer):

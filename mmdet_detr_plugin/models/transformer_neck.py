@@ -91,7 +91,8 @@ class TransformerNeck(BaseModule):
         attend_mask = None if padding_mask is None else ~padding_mask.flatten(1)[:, None, None, :]  # (B, 1, 1, N)
 
         memory = self.encoder(tokens, pos, attend_mask)
-        query_pos = self.query_embed.weight[None].to(memory.dtype)  # (1, Q, D)
+        # a copy, because a view of a parameter claims to need gradients even under no_grad, which confuses torch's FLOP counter
+        query_pos = self.query_embed.weight[None].to(memory.dtype, copy=True)  # (1, Q, D)
         queries = memory.new_zeros(len(feats), self.num_queries, self.embed_dims)
         hidden_states = self.decoder(queries, query_pos, memory, memory + pos, attend_mask)
         return hidden_states, memory.transpose(1, 2).unflatten(2, feats.shape[-2:])

@@ -11,6 +11,8 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
+from mmdet_detr_plugin.models.dropout import Dropout
+
 from ..builders import build, make_batch
 from ..conftest import ROOT
 
@@ -141,7 +143,7 @@ def test_paper_detr_has_the_papers_numbers():
         and {group['weight_decay'] for group in optimizer.param_groups} == {1e-4}
     )
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=0.1, norm_type=2)
-    dropouts = {module.p for module in model.neck.modules() if isinstance(module, torch.nn.Dropout)}
+    dropouts = {module.p for module in model.neck.modules() if isinstance(module, Dropout)}
     assert dropouts == {0.1} and {layer.self_attn.dropout for layer in model.neck.encoder.layers} == {0.1}
     assert len(model.neck.encoder.layers) == len(model.neck.decoder.layers) == 6 and model.neck.num_queries == 100
     assert {(type(cost).__name__, cost.weight) for cost in model.bbox_head.assigner.match_costs} == {

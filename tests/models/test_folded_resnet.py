@@ -99,3 +99,40 @@ def test_frozen_norms_leave_no_copies_for_the_backward_pass():
         kept[name] = sum(storages.values())
         assert output.requires_grad
     assert kept['ours'] < 0.65 * kept['theirs']
+
+
+@pytest.mark.parametrize('kind', ['register_forward_hook', 'register_forward_pre_hook'])
+def test_what_hooks_keep_is_never_written_over(kind):
+    ours, _ = pair(depth=50, **FROZEN)
+    ours.float().eval()
+    kept = []
+    for block in ours.layer1:
+        getattr(block, kind)(lambda module, inputs, *outputs: kept.append(((outputs or inputs)[0], (outputs or inputs)[0].clone())))
+    with torch.no_grad():
+        ours(torch.randn(1, 3, 64, 64))
+    assert len(kept) == 3 and all(torch.equal(now, then) for now, then in kept)
+
+
+def test_inputs_are_never_written_over():
+    ours, _ = pair(depth=18, **FROZEN)
+    ours.float().eval()
+    images = torch.randn(1, 3, 64, 64)
+    x = torch.randn(1, 8, 16, 16)
+    before = images.clone(), x.clone()
+    with torch.no_grad():
+        outs = [out.clone() for out in ours(images)]
+        ours.layer1[1](x)  # a block by itself
+        again = ours(images)
+    assert torch.equal(images, before[0]) and torch.equal(x, before[1])
+    assert all(torch.equal(a, b) for a, b in zip(outs, again, strict=True))
+
+
+@pytest.mark.parametrize('trainable', ['bn2.bias', 'bn2.weight'])
+def test_partly_frozen_norms_get_their_gradients(trainable):
+    ours, theirs = pair(depth=18, **FROZEN)
+    for model in (ours, theirs):
+        model.train()
+        dict(model.layer3[0].named_parameters())[trainable].requires_grad_()
+        model(torch.ones(1, 3, 64, 64, dtype=torch.float64))[-1].sum().backward()
+    gradients = [dict(model.layer3[0].named_parameters())[trainable].grad for model in (ours, theirs)]
+    torch.testing.assert_close(*gradients)

@@ -10,14 +10,49 @@ from torch import nn
 from mmdet_detr_plugin.models import onednn
 from mmdet_detr_plugin.models.dropout import Dropout, dropout
 from mmdet_detr_plugin.models.fused_conv import scaled_conv
-from mmdet_detr_plugin.models.fused_linear import linear
+from mmdet_detr_plugin.models.fused_linear import apply_linear, linear
 from mmdet_detr_plugin.models.transformer import attention
 
 
 def test_onednn_is_in_use_here():
     """Else the tests below compare torch with torch."""
-    assert onednn.is_usable(torch.zeros(1))
-    assert not onednn.is_usable(torch.zeros(1, dtype=torch.float64))
+    assert onednn.is_usable(torch.zeros(1), torch.float32)
+    assert not onednn.is_usable(torch.zeros(1), torch.float64)
+    assert not onednn.is_usable(torch.zeros(1), torch.float16)
+
+
+def test_nan_stays_nan():
+    """Where weights or images are broken, the loss must show it."""
+    layer, conv = nn.Linear(8, 8), nn.Conv2d(8, 8, 1, bias=False)
+    nn.init.constant_(layer.weight, torch.nan)
+    nn.init.constant_(conv.weight, torch.nan)
+    image = torch.randn(1, 8, 3, 3).contiguous(memory_format=torch.channels_last)
+    for context in (torch.no_grad(), torch.enable_grad()):
+        with context:
+            assert apply_linear(layer, torch.randn(4, 8), relu=True).isnan().all()
+            for residual in (None, image.clone()):
+                assert scaled_conv(image, conv, torch.ones(8), torch.zeros(8), residual, relu=True, reuse=True).isnan().all()
+
+
+def test_wrong_sizes_and_types_get_torchs_errors():
+    layer = nn.Linear(8, 8)
+    with pytest.raises(RuntimeError, match='cannot be multiplied'):
+        apply_linear(layer, torch.zeros(4, 7))
+    with pytest.raises(RuntimeError, match='dtype'):
+        apply_linear(layer.double(), torch.zeros(4, 8))
+
+
+def test_replaced_and_hooked_layers_count():
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    layer, x = Doubled(8, 8), torch.randn(4, 8)
+    torch.testing.assert_close(apply_linear(layer, x), layer(x))
+    layer, seen = nn.Linear(8, 8), []
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    apply_linear(layer, x)
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize('relu', [False, True])
@@ -114,8 +149,9 @@ def test_dropout_module():
     module = Dropout(0.5)
     x = torch.randn(10)
     assert module.eval()(x) is x and (module.train()(x) != x).any()
-    with pytest.raises(ValueError, match='probability from 0 to 1, got 1.5'):
-        Dropout(1.5)
+    assert isinstance(module, nn.Dropout)
+    with torch.device('meta'):  # another default device
+        assert module(x).device.type == 'cpu'
 
 
 @pytest.mark.parametrize('is_masked', [False, True])
@@ -129,6 +165,12 @@ def test_attention_without_dropping_anything_equals_the_fused_kernel(is_masked, 
     torch.manual_seed(0)
     mean = torch.stack([attention(q, k, v, mask, 0.1) for _ in range(3000)]).mean(0)
     torch.testing.assert_close(mean, expected, atol=0.06, rtol=0)
+
+
+def test_float16_autocast_falls_back():
+    layer = nn.Linear(8, 8)
+    with torch.autocast('cpu', dtype=torch.float16):
+        assert apply_linear(layer, torch.randn(4, 8)).dtype == torch.float16
 
 
 def test_operations_follow_autocast():

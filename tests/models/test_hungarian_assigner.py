@@ -3,12 +3,15 @@
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from mmdet.registry import TASK_UTILS
 from mmengine.config import Config
 from mmengine.structures import InstanceData
+from scipy.optimize import linear_sum_assignment
 
+from mmdet_detr_plugin.models.assignment import NotFiniteError, solve
 from mmdet_detr_plugin.models.hungarian_assigner import Pairs, assign_one_by_one
 from mmdet_detr_plugin.models.targets import collate_targets
 
@@ -123,6 +126,33 @@ def test_label_that_is_no_class_is_named(label, costs):
         assigner(costs).assign_batch(logits, boxes, deferred, metas)
     with pytest.raises(ValueError, match=message):
         assign_one_by_one(TASK_UTILS.build(dict(type='mmdet.HungarianAssigner', match_costs=costs)), logits, boxes, deferred, metas)
+
+
+def test_no_queries_match_nothing():
+    _, _, targets, metas = problem()
+    pairs = assigner().assign_batch(torch.zeros(2, 3, 0, 8), torch.zeros(2, 3, 0, 4), targets, metas)
+    assert len(pairs.prediction) == len(pairs.object) == 0
+
+
+def test_large_problems_are_solved_in_threads_and_parts_alike():
+    counts, rng = [5, 0, 60] * 12, np.random.default_rng(0)
+    costs = rng.random((len(counts), 60, 300))
+    asked = []
+
+    def part(where: slice) -> np.ndarray:
+        asked.append(where)
+        return costs[where]
+
+    for threads in (1, 3):
+        solutions = solve(part, counts, (60, 300), threads)
+        for cost, count, (rows, columns) in zip(costs, counts, solutions, strict=True):
+            expected = linear_sum_assignment(cost[:count])
+            assert np.array_equal(rows, expected[0]) and np.array_equal(columns, expected[1])
+    assert len(asked) > 2
+    costs[20, 59, 0] = np.nan
+    with pytest.raises(NotFiniteError) as error:
+        solve(part, counts, (60, 300), 3)
+    assert error.value.problem == 20
 
 
 def test_empty_costs_are_refused():
