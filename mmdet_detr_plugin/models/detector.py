@@ -26,7 +26,7 @@ class DETR(BaseDetector):
         test_cfg: handed to the head; its ``max_per_img`` limits the detections returned.
         data_preprocessor: config; mmdet's ``DetDataPreprocessor``.
         compile_transformer: run neck and head through ``torch.compile``; a dict holds its arguments (``dynamic=True`` unless it says
-            otherwise). mmengine's own ``compile`` setting takes the whole training step instead.
+            otherwise).
     """
 
     def __init__(
