@@ -55,7 +55,7 @@ def predictor(model: nn.Module, images: Tensor, samples: list[DetDataSample]) ->
 def training_step(model: nn.Module, images: Tensor, samples: list[DetDataSample], amp: dict | None = None) -> Callable[[], object]:
     """A whole ``train_step`` of mmengine: forward, losses, backward, clipping at 0.1, AdamW at 1e-4."""
     model.train()
-    wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', fused=True, lr=1e-4, weight_decay=1e-4), clip_grad=dict(max_norm=0.1))
+    wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4, weight_decay=1e-4), clip_grad=dict(max_norm=0.1))
     optim_wrapper = build_optim_wrapper(model, {**wrapper, **(amp or {})})
 
     def step() -> object:

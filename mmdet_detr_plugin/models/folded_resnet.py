@@ -121,7 +121,7 @@ class FoldedResNet(ResNet):
         for index, name in enumerate(self.res_layers):
             x = self._run_stage(getattr(self, name), x)
             if index in self.out_indices:
-                outs.append(x)
+                outs.append(x.contiguous())  # mmcv's RoI align reads other layouts wrongly, without a word
         return tuple(outs)
 
     def _run_stage(self, blocks: nn.Sequential, x: Tensor) -> Tensor:

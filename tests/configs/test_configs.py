@@ -247,3 +247,10 @@ class Attack:
 
     def __reduce__(self):
         return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_optimisers_are_not_fused(name):
+    """torch's fused ones step wrongly on CPUs, without a word, where a gradient is laid out otherwise than its (channels-last) weight."""
+    optimizer = Config.fromfile(ROOT / 'configs' / name).optim_wrapper.optimizer
+    assert not optimizer.get('fused', False)

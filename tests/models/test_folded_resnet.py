@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.config import Config
 
-from ..builders import randomize_norm_layers
+from ..builders import make_batch, randomize_norm_layers
+from ..conftest import ROOT
 
 FROZEN = dict(norm_cfg=dict(type='BN', requires_grad=False), norm_eval=True, frozen_stages=1)
 LEARNING = dict(norm_cfg=dict(type='BN', requires_grad=True), norm_eval=False)
@@ -136,3 +138,29 @@ def test_partly_frozen_norms_get_their_gradients(trainable):
         model(torch.ones(1, 3, 64, 64, dtype=torch.float64))[-1].sum().backward()
     gradients = [dict(model.layer3[0].named_parameters())[trainable].grad for model in (ours, theirs)]
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_feature_maps_are_contiguous(training):
+    """As mmdet's: mmcv's operations on CPUs take no other layout, and do not say so."""
+    ours, _ = pair(depth=18, **FROZEN)
+    ours.train(training)
+    assert all(out.is_contiguous() for out in ours(torch.zeros(2, 3, 64, 96, dtype=torch.float64)))
+
+
+def test_faster_rcnn_finds_the_same_with_either_backbone():
+    found = []
+    for kind in ('mmdet.ResNet', 'mmdet_detr_plugin.FoldedResNet'):
+        cfg = Config.fromfile(ROOT / 'configs' / 'shapes' / 'faster-rcnn_r18_fpn_1xb8-8e_shapes.py').model
+        cfg.backbone.type = kind
+        torch.manual_seed(0)
+        model = MODELS.build(cfg)
+        model.init_weights()
+        model.eval()
+        torch.manual_seed(1)
+        batch = make_batch([(128, 128)], [2])
+        with torch.no_grad():
+            found.append(model.predict(batch['batch_inputs'], batch['batch_data_samples'])[0].pred_instances)
+    assert len(found[0]) > 0
+    torch.testing.assert_close(found[1].scores, found[0].scores, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found[1].bboxes, found[0].bboxes, atol=1e-2, rtol=0)

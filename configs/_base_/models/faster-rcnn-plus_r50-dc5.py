@@ -19,4 +19,4 @@ model = dict(
     roi_head=dict(bbox_head=dict(reg_decoded_bbox=True, loss_bbox=dict(_delete_=True, type='GIoULoss', loss_weight=10.0))),
 )
 
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', fused=True, lr=0.02, momentum=0.9, weight_decay=1e-4))
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-4))

@@ -13,4 +13,4 @@ model = dict(
     )
 )
 
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', fused=True, lr=0.02, momentum=0.9, weight_decay=1e-4))
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-4))
