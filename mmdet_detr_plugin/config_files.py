@@ -45,3 +45,11 @@ def config_path(name: str) -> str:
     near = get_close_matches(Path(name).name, [Path(config).name for config in config_names()], n=3, cutoff=0.3)
     hint = f'near it: {", ".join(near)}; ' if near else ''
     raise FileNotFoundError(f'mmdet_detr_plugin has no config {name!r}; {hint}python -m mmdet_detr_plugin lists all')
+
+
+def innermost_dataset(dataloader: dict) -> dict:
+    """The data set's config inside whatever wraps it; empty where there is none."""
+    dataset = dataloader.get('dataset', {})
+    while isinstance(dataset.get('dataset'), dict):
+        dataset = dataset['dataset']
+    return dataset

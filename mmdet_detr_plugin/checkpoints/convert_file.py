@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from ..config_files import innermost_dataset
 from ..files import write_atomically, write_json
 from . import conversion
 from .architecture import describe, infer_model, model_shapes, shapes_of
@@ -141,9 +142,7 @@ def _check(weights: PluginWeights, cfg: Config | None, config: Path | None) -> N
 
 
 def _classes_of_config(cfg: Config) -> tuple[str, ...] | None:
-    dataset = cfg.get('train_dataloader', {}).get('dataset', {})
-    while isinstance(dataset.get('dataset'), dict):  # wrappers
-        dataset = dataset['dataset']
+    dataset = innermost_dataset(cfg.get('train_dataloader', {}))
     classes = (dataset.get('metainfo') or {}).get('classes')
     if classes is None and 'Coco' in dataset.get('type', '') and cfg.model.bbox_head.num_classes == len(COCO_CLASSES):
         return COCO_CLASSES

@@ -7,6 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 from torch import Tensor
 
+from ..config_files import innermost_dataset
 from .architecture import infer_model, resnet_layout, shapes_of
 
 
@@ -90,10 +91,9 @@ def preprocessor_config(cfg: Config | None) -> dict:
 
 
 def _test_size(cfg: Config) -> dict | None:
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
-    while isinstance(dataset.get('dataset'), dict):  # wrappers
-        dataset = dataset['dataset']
-    resizing = next((step for step in dataset.get('pipeline', ()) if step['type'] == 'Resize'), None)
+    resizing = next(
+        (step for step in innermost_dataset(cfg.get('test_dataloader', {})).get('pipeline', ()) if step['type'] == 'Resize'), None
+    )
     if resizing is None or 'scale' not in resizing:
         return None
     width, height = resizing['scale']

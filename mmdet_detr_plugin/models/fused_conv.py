@@ -22,15 +22,11 @@ def scaled_conv(
         reuse: without gradients, the result may take ``residual``'s memory. Fresh memory of that size costs more time than some
             convolutions.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        x = F.conv2d(x, conv.weight * scale[:, None, None, None], bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-        x = x if residual is None else x + residual
-        return F.relu(x) if relu else x
     tensors = (x, conv.weight) if residual is None else (x, conv.weight, residual)
     needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    if needs_grad:
+    if needs_grad and not torch.compiler.is_compiling() and not torch.jit.is_tracing():
         return _ScaledConv.apply(x, conv.weight, scale, bias, residual, conv, relu)
-    return _compute(x, conv.weight, scale, bias, residual, conv, relu, reuse)
+    return _compute(x, conv.weight, scale, bias, residual, conv, relu, reuse and not needs_grad)
 
 
 class _ScaledConv(torch.autograd.Function):
