@@ -15,5 +15,7 @@ custom_hooks = [
     dict(type='mmdet_detr_plugin.SyncNormStatsHook'),
     # readable by torch >= 2.6 without unsafe loading: tools/test.py, --resume, init_detector, DetInferencer
     dict(type='mmdet_detr_plugin.PlainCheckpointHook'),
+    # so that compile=True (torch.compile of the whole training step) runs
+    dict(type='mmdet_detr_plugin.PlainParamGroupsHook'),
     dict(type='NumClassCheckHook'),
 ]

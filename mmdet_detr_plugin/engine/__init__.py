@@ -5,6 +5,7 @@ from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .cpu_runner import CPURunner
 from .epoch_seed_hook import EpochSeedHook
 from .plain_checkpoint_hook import PlainCheckpointHook
+from .plain_param_groups_hook import PlainParamGroupsHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 from .sync_norm_stats_hook import SyncNormStatsHook
 
@@ -14,6 +15,7 @@ __all__ = [
     'CPURunner',
     'EpochSeedHook',
     'PlainCheckpointHook',
+    'PlainParamGroupsHook',
     'SafeCheckpointHook',
     'SyncNormStatsHook',
 ]
