@@ -17,7 +17,7 @@ def apply_linear(layer: nn.Linear, x: Tensor, relu: bool = False) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
-    """``F.linear``, with ``relu`` followed by one; on CPUs by oneDNN.
+    """``F.linear``, with ``relu`` followed by one; on CPUs by oneDNN, unless torch's MKL is faster.
 
     Args:
         x: (..., C).
@@ -29,7 +29,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, relu: bool = False) -> Tenso
     """
     dtype = working_dtype(x)
     fits = x.shape[-1:] == weight.shape[1:] and bias.shape == weight.shape[:1] and (dtype != x.dtype or x.dtype == weight.dtype)
-    if fits and onednn.is_usable(x, dtype):
+    if onednn.MKL_IS_SLOW and fits and onednn.is_usable(x, dtype):
         return _Linear.apply(x, weight, bias, relu)
     x = F.linear(x, weight, bias)
     return F.relu(x, inplace=True) if relu else x

@@ -1,9 +1,11 @@
 """oneDNN's convolution and matrix product on CPUs, as torch's own compiler calls them.
 
-These operations are faster than what torch calls by itself: its matrix products go to MKL, which does not do its best on every make of
-CPU. They are not part of torch's public interface, have no derivatives of any order, and are invisible to some tracers and counters: ask
-``is_usable``, and use torch's functions otherwise. Their fused ReLU is not used, because it turns NaN into 0.
+These operations are faster than what torch calls by itself: its matrix products go to MKL, which does not do its best on CPUs of other
+makes than Intel's. They are not part of torch's public interface, have no derivatives of any order, and are invisible to some tracers and
+counters: ask ``is_usable``, and use torch's functions otherwise. Their fused ReLU is not used, because it turns NaN into 0.
 """
+
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,8 @@ _OPERATIONS = torch.ops.mkldnn
 _NAMES = ('_convolution_pointwise', '_convolution_pointwise_', '_linear_pointwise', '_is_mkldnn_bf16_supported')
 _IS_BUILT = torch.backends.mkldnn.is_available() and all(hasattr(_OPERATIONS, name) for name in _NAMES)
 HAS_BF16 = _IS_BUILT and _OPERATIONS._is_mkldnn_bf16_supported()  # arithmetic of this CPU
+_CPU = Path('/proc/cpuinfo')
+MKL_IS_SLOW = not (_CPU.exists() and 'GenuineIntel' in _CPU.read_text())  # there 3 % faster in whole steps, elsewhere half as fast
 _DTYPES = (torch.float32, torch.bfloat16) if HAS_BF16 else (torch.float32,)
 Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]
 

@@ -14,6 +14,12 @@ from mmdet_detr_plugin.models.fused_linear import apply_linear, linear
 from mmdet_detr_plugin.models.transformer import attention
 
 
+@pytest.fixture(autouse=True, params=[True, False], ids=['onednn', 'mkl'])
+def linear_by(request, monkeypatch):
+    """Linear layers by either library, whatever the make of this CPU."""
+    monkeypatch.setattr(onednn, 'MKL_IS_SLOW', request.param)
+
+
 def test_onednn_is_in_use_here():
     """Else the tests below compare torch with torch."""
     assert onednn.is_usable(torch.zeros(1), torch.float32)
