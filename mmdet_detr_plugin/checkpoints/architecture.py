@@ -93,6 +93,7 @@ def model_shapes(model: dict) -> Shapes:
     init_default_scope('mmdet')
     model = copy.deepcopy(model)
     model['backbone']['init_cfg'] = None
+    model.pop('training_aids', None)  # of which no checkpoint for use holds anything
     return shapes_of(MMDET_MODELS.build(model).state_dict())
 
 

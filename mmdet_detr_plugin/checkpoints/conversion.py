@@ -16,6 +16,7 @@ from .formats import FORMATS, PLUGIN, Format, recognise, to_other_names, to_plug
 
 CLASS_WEIGHT, CLASS_BIAS = 'bbox_head.fc_cls.weight', 'bbox_head.fc_cls.bias'
 QUERIES = 'neck.query_embed.weight'
+TRAINING_AIDS = 'training_aids.'  # what helped in training only
 COUNTER = '.num_batches_tracked'  # of batch norms; without meaning where they are frozen, and missing in most files
 
 
@@ -47,11 +48,15 @@ def load(weights: dict[str, Tensor], kept: dict | None = None) -> PluginWeights:
     Raises:
         ValueError: when the weights are none of a known DETR's, or a tensor has no place.
     """
+    aids = [name for name in weights if name.startswith(TRAINING_AIDS)]
+    weights = {name: value for name, value in weights.items() if not name.startswith(TRAINING_AIDS)}
     source = recognise(weights)
     state, aside = to_plugin_names(weights, source)
     if missing := [name for name in (CLASS_WEIGHT, CLASS_BIAS, QUERIES) if name not in state]:
         raise ValueError(f'the {source} file lacks what becomes {", ".join(missing)}; it is not whole')
     result = PluginWeights(state, source, source, None, aside)
+    if aids:
+        result.notes.append(f'{len(aids)} weights of training aids were left out; the network does not use them')
     result.counters = sorted(name for name in state if name.endswith(COUNTER))
     if source is PLUGIN and kept:
         try:

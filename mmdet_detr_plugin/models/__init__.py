@@ -6,17 +6,26 @@ from .detector import DETR
 from .detr_head import DETRHead
 from .folded_resnet import FoldedResNet
 from .hungarian_assigner import HungarianAssigner
+from .local_detr import LocalDETR, LocalDETRHead, PyramidEncoder
 from .position_encoding import LearnedPositionEncoding, SinePositionEncoding
+from .training_aids import DenoisingQueries, DenseHeads, JitteredBoxes, QueryGroups
 from .transformer_neck import TransformerNeck
 
 __all__ = [
     'DETR',
     'DETRHead',
     'DemoNeck',
+    'DenoisingQueries',
+    'DenseHeads',
     'FoldedResNet',
     'HungarianAssigner',
+    'JitteredBoxes',
     'LearnedPositionEncoding',
+    'LocalDETR',
+    'LocalDETRHead',
     'PretrainedBackbone',
+    'PyramidEncoder',
+    'QueryGroups',
     'ResNetDC5',
     'SinePositionEncoding',
     'TransformerNeck',

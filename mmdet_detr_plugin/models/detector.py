@@ -8,10 +8,14 @@ import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures import SampleList
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..devices import to_device
 from ..registry import MODELS
+from .detr_head import DETRHead
+from .targets import collate_targets
+from .training_aids.training_step import TrainingStep
+from .transformer_neck import TransformerNeck
 
 
 @MODELS.register_module()
@@ -25,6 +29,8 @@ class DETR(BaseDetector):
         train_cfg: handed to the head; its ``assigner`` replaces the head's default.
         test_cfg: handed to the head; its ``max_per_img`` limits the detections returned.
         data_preprocessor: config; mmdet's ``DetDataPreprocessor``.
+        training_aids: configs of what helps in training only, by names of yours: ``DenseHeads``, ``QueryGroups``, ``DenoisingQueries``;
+            None leaves one out. Their losses carry these names.
         compile_transformer: run neck and head through ``torch.compile``; a dict holds its arguments (``dynamic=True`` unless it says
             otherwise).
     """
@@ -37,6 +43,7 @@ class DETR(BaseDetector):
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
+        training_aids: dict[str, dict | None] | None = None,
         compile_transformer: bool | dict = False,
         init_cfg: dict | None = None,
     ) -> None:
@@ -51,40 +58,76 @@ class DETR(BaseDetector):
             raise ValueError(
                 f'neck.embed_dims is {self.neck.embed_dims}, bbox_head.embed_dims is {self.bbox_head.embed_dims}; they must be equal'
             )
+        aids = {name: aid for name, aid in (training_aids or {}).items() if aid is not None}
+        self.training_aids = nn.ModuleDict({name: MMDET_MODELS.build(copy.deepcopy(aid)) for name, aid in aids.items()})
+        self._check_parts()
+        for aid in self.training_aids.values():
+            aid.start(self.neck)
         if compile_transformer is not False:
             arguments = {} if compile_transformer is True else compile_transformer
             for part in (self.neck, self.bbox_head):
                 part.compile(**{'dynamic': True, **arguments})  # images of all sizes come
 
+    def _check_parts(self) -> None:
+        needs = [('neck.reference_points', getattr(self.neck, 'reference_logits', None) is not None), ('training_aids', self.training_aids)]
+        for what, is_set in needs:
+            if is_set and not (isinstance(self.neck, TransformerNeck) and isinstance(self.bbox_head, DETRHead)):
+                raise ValueError(
+                    f"{what} needs the plugin's TransformerNeck and DETRHead, got {type(self.neck).__name__} and "
+                    f'{type(self.bbox_head).__module__}.{type(self.bbox_head).__name__}'
+                )
+
     def extract_feat(self, batch_inputs: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w), the backbone's last feature map."""
         return self.backbone(batch_inputs)[-1]
 
-    def forward_hidden_states(self, batch_inputs: Tensor, batch_data_samples: SampleList | None) -> Tensor:
-        """(B, 3, H, W) -> hidden states of all decoder layers (L, B, Q, D). Without data samples nothing counts as padding."""
+    def _features(self, batch_inputs: Tensor, batch_data_samples: SampleList | None) -> tuple[Tensor, Tensor | None]:
+        """Feature map and its padding mask. Without data samples nothing counts as padding."""
         feats = self.extract_feat(batch_inputs)
-        padding_mask = None
-        if batch_data_samples is not None:
-            padding_mask = feature_padding_mask(
-                [sample.img_shape[:2] for sample in batch_data_samples], batch_inputs.shape[-2:], feats.shape[-2:], feats.device
-            )
-        hidden_states, _ = self.neck(feats, padding_mask)
-        return hidden_states
+        if batch_data_samples is None:
+            return feats, None
+        shapes = [sample.img_shape[:2] for sample in batch_data_samples]
+        return feats, feature_padding_mask(shapes, batch_inputs.shape[-2:], feats.shape[-2:], feats.device)
+
+    def forward_hidden_states(self, batch_inputs: Tensor, batch_data_samples: SampleList | None) -> Tensor:
+        """(B, 3, H, W) -> hidden states of all decoder layers (L, B, Q, D)."""
+        return self.neck(*self._features(batch_inputs, batch_data_samples))[0]
+
+    @property
+    def _references(self) -> dict[str, Tensor]:
+        logits = getattr(self.neck, 'reference_logits', None)
+        return {} if logits is None else dict(reference_logits=logits)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of all decoder layers, by name; mmengine sums them."""
-        return self.bbox_head.loss(self.forward_hidden_states(batch_inputs, batch_data_samples), batch_data_samples=batch_data_samples)
+        """Losses of all decoder layers and of the training aids, by name; mmengine sums them."""
+        if not self.training_aids:
+            hidden_states = self.forward_hidden_states(batch_inputs, batch_data_samples)
+            return self.bbox_head.loss(hidden_states, batch_data_samples=batch_data_samples, **self._references)
+        encoded = self.neck.encode(*self._features(batch_inputs, batch_data_samples))
+        targets = collate_targets(
+            [sample.gt_instances for sample in batch_data_samples],
+            [sample.metainfo for sample in batch_data_samples],
+            self.bbox_head.num_classes,
+        )
+        step = TrainingStep(encoded, batch_data_samples, targets, self.bbox_head)
+        extra = {name: aid.queries(step) for name, aid in self.training_aids.items()}
+        parts = [self.neck.queries(encoded.memory.dtype), *(queries for queries in extra.values() if queries is not None)]
+        own, *others = self.neck.decode(encoded, parts).split([len(part) for part in parts], dim=2)
+        losses = self.bbox_head.loss(own, batch_data_samples=batch_data_samples, **self._references)
+        for name, aid in self.training_aids.items():
+            hidden_states = None if extra[name] is None else others.pop(0)
+            losses |= {f'{name}.{key}': value for key, value in aid.loss(step, hidden_states, extra[name]).items()}
+        return losses
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """The data samples with ``pred_instances`` (bboxes in xyxy, scores, labels), best first; in original pixels with ``rescale``."""
-        results = self.bbox_head.predict(
-            self.forward_hidden_states(batch_inputs, batch_data_samples), batch_data_samples=batch_data_samples, rescale=rescale
-        )
+        hidden_states = self.forward_hidden_states(batch_inputs, batch_data_samples)
+        results = self.bbox_head.predict(hidden_states, batch_data_samples=batch_data_samples, rescale=rescale, **self._references)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, Tensor]:
         """What ``DETRHead.forward`` returns, for all decoder layers."""
-        return self.bbox_head(self.forward_hidden_states(batch_inputs, batch_data_samples))
+        return self.bbox_head(self.forward_hidden_states(batch_inputs, batch_data_samples), **self._references)
 
 
 def feature_padding_mask(

@@ -18,9 +18,9 @@ from ..boxes import cxcywh_to_xyxy
 from ..devices import at_least_float32, is_autocast, to_device
 from ..registry import MODELS
 from .fused_linear import apply_linear
-from .hungarian_assigner import assign_one_by_one
+from .hungarian_assigner import Pairs, assign_one_by_one
 from .set_criterion import box_losses, classification_loss
-from .targets import collate_targets
+from .targets import Targets, collate_targets
 
 PAPER_LOSS_CLS = dict(type='CrossEntropyLoss', use_sigmoid=False, bg_cls_weight=0.1, class_weight=1.0, loss_weight=1.0)
 
@@ -50,6 +50,8 @@ class DETRHead(BaseModule):
         aux_loss: also supervise the decoder's intermediate layers.
         sync_cls_avg_factor: average the classification loss's sum of weights over ranks; the official code does not.
         num_box_layers: linear layers of the box prediction; 1 in the demo model.
+        zero_init_boxes: start the last of them from zero, so that all boxes begin in the middle of the image, or at their queries'
+            reference points.
         loss_cls: softmax cross-entropy: ``bg_cls_weight`` for no-object, ``class_weight`` for the others, ``loss_weight``.
         loss_bbox: L1 with ``loss_weight``.
         loss_iou: GIoU with ``loss_weight``.
@@ -67,6 +69,7 @@ class DETRHead(BaseModule):
         aux_loss: bool = True,
         sync_cls_avg_factor: bool = False,
         num_box_layers: int = 3,
+        zero_init_boxes: bool = False,
         loss_cls: dict | None = None,
         loss_bbox: dict | None = None,
         loss_iou: dict | None = None,
@@ -92,22 +95,26 @@ class DETRHead(BaseModule):
         self.assigner = MMDET_TASK_UTILS.build(assigner)
         self.fc_cls = nn.Linear(embed_dims, num_classes + 1)
         self.box_mlp = BoxMLP(embed_dims, num_box_layers)
+        if zero_init_boxes:
+            for parameter in self.box_mlp.layers[-1].parameters():
+                nn.init.zeros_(parameter)
 
-    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, hidden_states: Tensor, reference_logits: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(L, B, Q, D) -> class logits (L, B, Q, K+1) and boxes_cxcywh_norm (L, B, Q, 4).
 
-        Under autocast the boxes are still computed in float32: in half precision they would move in steps of several pixels.
+        With ``reference_logits`` (B or 1, Q, 2), centres are predicted from these points. Under autocast the boxes are still computed in
+        float32: in half precision they would move in steps of several pixels.
         """
         cls_logits = apply_linear(self.fc_cls, hidden_states)
         if is_autocast(hidden_states):
             with torch.autocast(hidden_states.device.type, enabled=False):
-                return cls_logits, self.box_mlp(hidden_states.float()).sigmoid()
-        return cls_logits, self.box_mlp(hidden_states).sigmoid()
+                return cls_logits, _boxes(self.box_mlp(hidden_states.float()), reference_logits)
+        return cls_logits, _boxes(self.box_mlp(hidden_states), reference_logits)
 
-    def loss(self, hidden_states: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
+    def loss(self, hidden_states: Tensor, batch_data_samples: SampleList, reference_logits: Tensor | None = None) -> dict[str, Tensor]:
         """Losses by name, from the decoder's hidden states (L, B, Q, D)."""
         gt_instances, img_metas = _unpack(batch_data_samples)
-        return self.loss_by_feat(*self(hidden_states), gt_instances, img_metas)
+        return self.loss_by_feat(*self(hidden_states, reference_logits), gt_instances, img_metas)
 
     def loss_by_feat(
         self,
@@ -145,11 +152,32 @@ class DETRHead(BaseModule):
         else:
             pairs = assign_one_by_one(self.assigner, *problem)
 
-        cls_sum, weight_sum = classification_loss(all_layers_cls_scores, log_probability, pairs, targets, self.class_weight)
+        return self.losses_of_pairs(all_layers_cls_scores, all_layers_bbox_preds, pairs, targets, log_probability)
+
+    def losses_of_pairs(
+        self,
+        all_layers_cls_scores: Tensor,
+        all_layers_bbox_preds: Tensor,
+        pairs: Pairs,
+        targets: Targets,
+        log_probability: Tensor,
+        counts: Tensor | None = None,
+        copies: int = 1,
+    ) -> dict[str, Tensor]:
+        """Losses by name, for queries whose objects are known.
+
+        Args:
+            all_layers_cls_scores: (L, B, Q, K+1) logits.
+            all_layers_bbox_preds: (L, B, Q, 4), boxes_cxcywh_norm.
+            log_probability: (L, B, Q, K+1), the logits' log-softmax.
+            counts: (B, Q), 1 where a query enters the classification loss, 0 where it does not; None = all do.
+            copies: how many queries every object has.
+        """
+        cls_sum, weight_sum = classification_loss(all_layers_cls_scores, log_probability, pairs, targets, self.class_weight, counts)
         if self.sync_cls_avg_factor:
             weight_sum = reduce_mean(weight_sum)
         l1_sum, giou_sum = box_losses(all_layers_bbox_preds, pairs, targets)
-        num_objects = reduce_mean(l1_sum.new_full((), targets.num_objects)).clamp(min=1)
+        num_objects = copies * reduce_mean(l1_sum.new_full((), targets.num_objects)).clamp(min=1)
         weight_sum = weight_sum.clamp(min=torch.finfo(weight_sum.dtype).tiny)  # no-object may have weight 0
         losses = dict(loss_cls=cls_sum / weight_sum, loss_bbox=l1_sum / num_objects, loss_iou=giou_sum / num_objects)
         weighted = {name: torch.unbind_copy(self.loss_weights[name] * values) for name, values in losses.items()}
@@ -166,9 +194,12 @@ class DETRHead(BaseModule):
         outputs = self(hidden_states)
         return self.loss_by_feat(*outputs, gt_instances, img_metas), self.predict_by_feat(*outputs, img_metas)
 
-    def predict(self, hidden_states: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> list[InstanceData]:
+    def predict(
+        self, hidden_states: Tensor, batch_data_samples: SampleList, rescale: bool = True, reference_logits: Tensor | None = None
+    ) -> list[InstanceData]:
         """Detections of each image from the last decoder layer; see ``predict_by_feat``."""
-        return self.predict_by_feat(*self(hidden_states[-1:]), [sample.metainfo for sample in batch_data_samples], rescale)
+        outputs = self(hidden_states[-1:], reference_logits)
+        return self.predict_by_feat(*outputs, [sample.metainfo for sample in batch_data_samples], rescale)
 
     def predict_by_feat(
         self, layer_cls_scores: Tensor, layer_bbox_preds: Tensor, batch_img_metas: Sequence[dict], rescale: bool = True
@@ -191,14 +222,20 @@ class DETRHead(BaseModule):
         scores, order = scores.topk(keep)
         labels = labels.gather(1, order)
         boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4)).clamp(0, 1)
-        boxes = boxes * to_device(_pixels(batch_img_metas, rescale).to(boxes.dtype), boxes.device)
+        boxes = boxes * to_device(pixels(batch_img_metas, rescale).to(boxes.dtype), boxes.device)
         return [
             InstanceData(bboxes=image_boxes, scores=image_scores, labels=image_labels)
             for image_boxes, image_scores, image_labels in zip(boxes, scores, labels, strict=True)
         ]
 
 
-def _pixels(batch_img_metas: Sequence[dict], rescale: bool) -> Tensor:
+def _boxes(raw: Tensor, reference_logits: Tensor | None) -> Tensor:
+    if reference_logits is not None:
+        raw = torch.cat((raw[..., :2] + reference_logits.to(raw.dtype), raw[..., 2:]), dim=-1)
+    return raw.sigmoid()
+
+
+def pixels(batch_img_metas: Sequence[dict], rescale: bool) -> Tensor:
     """(B, 1, 4), what turns normalised corners into pixels of the image as it is, or with ``rescale`` as it was."""
     sizes = []
     for meta in batch_img_metas:

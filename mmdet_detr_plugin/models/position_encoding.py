@@ -54,10 +54,21 @@ class SinePositionEncoding(nn.Module):
             eps = 1e-6  # a row or column of nothing but padding
             y = y / (y[:, -1:, :] + eps) * self.scale
             x = x / (x[:, :, -1:] + eps) * self.scale
-        return torch.cat((self._encode_axis(y), self._encode_axis(x)), dim=3).permute(0, 3, 1, 2)
+        return torch.cat((self.encode_axis(y), self.encode_axis(x)), dim=3).permute(0, 3, 1, 2)
 
-    def _encode_axis(self, position: Tensor) -> Tensor:
-        """(B, h, w) -> (B, h, w, num_feats), sine and cosine alternating."""
+    def encode_points(self, points: Tensor) -> Tensor:
+        """(..., 2), x and y as fractions of an image's sides -> (..., D), what a cell at that place gets.
+
+        Raises:
+            ValueError: when positions are not normalised.
+        """
+        if not self.normalize:
+            raise ValueError('points are fractions of the image, so the position encoding must have normalize=True')
+        x, y = (points * self.scale).unbind(-1)
+        return torch.cat((self.encode_axis(y), self.encode_axis(x)), dim=-1)
+
+    def encode_axis(self, position: Tensor) -> Tensor:
+        """(...) -> (..., num_feats), sine and cosine alternating; positions as they come out of normalisation."""
         channel = torch.arange(self.num_feats, dtype=torch.float32, device=position.device)
         wavelength = self.temperature ** (2 * channel.div(2, rounding_mode='floor') / self.num_feats)
         angle = position[..., None] / wavelength

@@ -14,7 +14,7 @@ from .targets import Targets
 
 
 def classification_loss(
-    cls_logits: Tensor, log_probability: Tensor, pairs: Pairs, targets: Targets, class_weight: Tensor
+    cls_logits: Tensor, log_probability: Tensor, pairs: Pairs, targets: Targets, class_weight: Tensor, counts: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Weighted cross-entropy of every query: its object's class where matched, no-object elsewhere.
 
@@ -22,6 +22,7 @@ def classification_loss(
         cls_logits: (L, B, Q, K+1); the last class is no-object.
         log_probability: (L, B, Q, K+1), their log-softmax, which the matching has needed already; gradients do not pass it.
         class_weight: (K+1,).
+        counts: (B, Q), 1 where a query enters the loss, 0 where it does not; None = all do.
 
     Returns:
         Sum of weighted terms (L,) and sum of weights (L,); their ratio is the official loss.
@@ -31,6 +32,8 @@ def classification_loss(
     classes = torch.full(flat.shape[:1], num_outputs - 1, dtype=torch.long, device=flat.device)
     classes.index_copy_(0, pairs.prediction, targets.labels.flatten().index_select(0, pairs.object))
     weight = class_weight.to(log_probability.dtype).index_select(0, classes)
+    if counts is not None:
+        weight = weight * counts.to(weight.dtype).expand(num_layers, -1, -1).flatten()
     terms = WeightedCrossEntropy.apply(flat, log_probability.flatten(0, 2), classes, weight)
     return terms.view(num_layers, -1).sum(1), weight.view(num_layers, -1).sum(1)
 

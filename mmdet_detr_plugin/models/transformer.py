@@ -41,11 +41,18 @@ class MultiheadAttention(nn.Module):
             query: (B, Q, D). The same object as ``key`` in self-attention, which then needs one projection for both.
             key: (B, N, D).
             value: (B, N, D).
-            attend_mask: (B, 1, 1, N), True = may be attended to; None = everything may.
+            attend_mask: (B, 1, 1, N) or (B or 1, 1, Q, N), True = may be attended to; None = everything may.
 
         Returns:
             (B, Q, D).
         """
+        q, k, v = self.project(query, key, value)
+        attended = attention(q, k, v, attend_mask, self.dropout if self.training else 0.0)
+        attended = attended.transpose(1, 2).flatten(2)
+        return apply_linear(self.out_proj, attended)  # (B, H, Q, D/H) -> (B, Q, D)
+
+    def project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, Q, D) and twice (B, N, D) -> queries (B, H, Q, D/H), keys and values (B, H, N, D/H) of all heads."""
         dims = query.shape[-1]
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if query is key:
@@ -54,11 +61,7 @@ class MultiheadAttention(nn.Module):
             q = linear(query, weight[:dims], bias[:dims])
             k = linear(key, weight[dims : 2 * dims], bias[dims : 2 * dims])
         v = linear(value, weight[2 * dims :], bias[2 * dims :])
-        attended = attention(
-            self._split_heads(q), self._split_heads(k), self._split_heads(v), attend_mask, self.dropout if self.training else 0.0
-        )
-        attended = attended.transpose(1, 2).flatten(2)
-        return apply_linear(self.out_proj, attended)  # (B, H, Q, D/H) -> (B, Q, D)
+        return self._split_heads(q), self._split_heads(k), self._split_heads(v)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, N, D) -> (B, H, N, D/H)
@@ -73,7 +76,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, attend_mask: Tensor | None, dropo
         q: (B, H, Q, D/H).
         k: (B, H, N, D/H).
         v: (B, H, N, D/H).
-        attend_mask: (B, 1, 1, N), True = may be attended to; None = everything may.
+        attend_mask: (B, 1, 1, N) or (B or 1, 1, Q, N), True = may be attended to; None = everything may.
 
     Returns:
         (B, H, Q, D/H).
@@ -87,7 +90,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, attend_mask: Tensor | None, dropo
     return dropout(weights, dropout_p) @ v
 
 
-class _Layer(nn.Module):
+class ResidualLayer(nn.Module):
     """What encoder and decoder layers share: the feed-forward block, and residual connections with norm before or after.
 
     ``norm1, norm2[, norm3]`` and ``linear1, linear2`` are the official names.
@@ -111,7 +114,7 @@ class _Layer(nn.Module):
         return apply_linear(self.linear2, self.dropout(apply_linear(self.linear1, x, relu=True)))
 
 
-class EncoderLayer(_Layer):
+class EncoderLayer(ResidualLayer):
     """Self-attention over the cells of the feature map, then a feed-forward block."""
 
     def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float, pre_norm: bool) -> None:
@@ -129,7 +132,7 @@ class EncoderLayer(_Layer):
         return self.residual(x, self.norm2, self.feedforward)
 
 
-class DecoderLayer(_Layer):
+class DecoderLayer(ResidualLayer):
     """Self-attention between queries, cross-attention to the memory, then a feed-forward block."""
 
     def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float, pre_norm: bool) -> None:
@@ -138,15 +141,24 @@ class DecoderLayer(_Layer):
         self.multihead_attn = MultiheadAttention(embed_dims, num_heads, dropout)
         self.norm3 = nn.LayerNorm(embed_dims)
 
-    def forward(self, x: Tensor, query_pos: Tensor, memory: Tensor, located_memory: Tensor, attend_mask: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        query_pos: Tensor,
+        memory: Tensor,
+        located_memory: Tensor,
+        attend_mask: Tensor | None,
+        query_mask: Tensor | None = None,
+    ) -> Tensor:
         """One decoder layer.
 
         Args:
             x: (B, Q, D).
-            query_pos: (1, Q, D), the object queries.
+            query_pos: (B or 1, Q, D), the object queries.
             memory: (B, N, D), the encoder's output.
             located_memory: (B, N, D), the same with positions added.
             attend_mask: (B, 1, 1, N) or None.
+            query_mask: (B or 1, 1, Q, Q), which queries see each other; None = all.
 
         Returns:
             (B, Q, D).
@@ -154,7 +166,7 @@ class DecoderLayer(_Layer):
 
         def self_attention(x: Tensor) -> Tensor:
             located = x + query_pos
-            return self.self_attn(located, located, x)
+            return self.self_attn(located, located, x, query_mask)
 
         def cross_attention(x: Tensor) -> Tensor:
             return self.multihead_attn(x + query_pos, located_memory, memory, attend_mask)
@@ -196,10 +208,18 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(embed_dims, pre_norm=pre_norm, **layer_kwargs) for _ in range(num_layers))
         self.norm = nn.LayerNorm(embed_dims)
 
-    def forward(self, x: Tensor, query_pos: Tensor, memory: Tensor, located_memory: Tensor, attend_mask: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        query_pos: Tensor,
+        memory: Tensor,
+        located_memory: Tensor,
+        attend_mask: Tensor | None,
+        query_mask: Tensor | None = None,
+    ) -> Tensor:
         """(B, Q, D) -> (L, B, Q, D); arguments as in ``DecoderLayer.forward``."""
         states = []
         for layer in self.layers:
-            x = run_layer(layer, self.with_cp, x, query_pos, memory, located_memory, attend_mask)
+            x = run_layer(layer, self.with_cp, x, query_pos, memory, located_memory, attend_mask, query_mask)
             states.append(x)
         return self.norm(torch.stack(states))

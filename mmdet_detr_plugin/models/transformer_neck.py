@@ -1,11 +1,39 @@
 """From the backbone's feature map to the decoder's hidden states (paper, section 3.2; reference: models/detr.py, models/transformer.py)."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..registry import MODELS
+from .position_encoding import SinePositionEncoding
+from .queries import Queries, concatenate, grid_points
 from .transformer import Decoder, Encoder
+
+
+@dataclass
+class Encoded:
+    """What the encoder gives to the decoder.
+
+    Attributes:
+        memory: (B, N, D).
+        pos: (B or 1, N, D), the cells' positions.
+        attend_mask: (B, 1, 1, N), True = may be attended to; None = everything may.
+        map_size: (h, w), with h * w = N.
+    """
+
+    memory: Tensor
+    pos: Tensor
+    attend_mask: Tensor | None
+    map_size: tuple[int, int]
+
+    @property
+    def memory_map(self) -> Tensor:
+        """(B, D, h, w)."""
+        return self.memory.transpose(1, 2).unflatten(2, self.map_size)
 
 
 @MODELS.register_module()
@@ -20,9 +48,15 @@ class TransformerNeck(BaseModule):
         pre_norm: layer norm before each block instead of after it; the encoder then ends in a norm of its own.
         with_cp: keep only each layer's input for the backward pass, and compute the rest again: less memory, more time.
         position_encoding: config of ``SinePositionEncoding`` (default) or ``LearnedPositionEncoding``, with D/2 channels an axis.
+        reference_points: ``'grid'`` starts the object queries from the position encoding of points on a grid, and lets boxes be predicted
+            from these points; ``'learned'`` lets the points move in training. None as in the paper: queries start at random. At inference
+            the network has Q points more, and one addition.
+        look_near: start the decoder's cross-attention with equal projections of queries and keys, so that a query attends to cells of
+            similar position first. The network stays the same.
 
     Raises:
-        ValueError: when the position encoding's channels do not add up to ``embed_dims``.
+        ValueError: when the position encoding's channels do not add up to ``embed_dims``, or ``reference_points`` is unknown or without
+            sine encoding.
     """
 
     def __init__(
@@ -38,6 +72,8 @@ class TransformerNeck(BaseModule):
         pre_norm: bool = False,
         position_encoding: dict | None = None,
         with_cp: bool = False,
+        reference_points: str | None = None,
+        look_near: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -66,6 +102,28 @@ class TransformerNeck(BaseModule):
         for parameter in (*self.encoder.parameters(), *self.decoder.parameters()):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+        if look_near:
+            for layer in self.decoder.layers:
+                weight = layer.multihead_attn.in_proj_weight.data
+                weight[embed_dims : 2 * embed_dims] = weight[:embed_dims]
+        self._start_from_points(reference_points)
+
+    def _start_from_points(self, kind: str | None) -> None:
+        if kind not in (None, 'grid', 'learned'):
+            raise ValueError(f"reference_points must be 'grid', 'learned' or None, got {kind!r}")
+        self.reference_logits = None
+        if kind is None:
+            return
+        if not isinstance(self.position_encoding, SinePositionEncoding):
+            raise ValueError(f'reference_points={kind!r} needs SinePositionEncoding, got {type(self.position_encoding).__name__}')
+        points = grid_points(self.num_queries)
+        self.query_embed.weight.data.copy_(self.position_encoding.encode_points(points))
+        logits = torch.logit(points)[None]  # (1, Q, 2)
+        if kind == 'learned':
+            self.reference_logits = nn.Parameter(logits)
+        else:
+            del self.reference_logits
+            self.register_buffer('reference_logits', logits)
 
     def forward(self, feats: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run the transformer on one feature map.
@@ -80,6 +138,11 @@ class TransformerNeck(BaseModule):
         Raises:
             ValueError: when C is not ``in_channels``.
         """
+        encoded = self.encode(feats, padding_mask)
+        return self.decode(encoded, [self.queries(encoded.memory.dtype)]), encoded.memory_map
+
+    def encode(self, feats: Tensor, padding_mask: Tensor | None = None) -> Encoded:
+        """Projection, positions and encoder; arguments as in ``forward``."""
         if feats.shape[1] != self.in_channels:
             raise ValueError(
                 f'The neck expects {self.in_channels} input channels, the backbone gives {feats.shape[1]}; '
@@ -89,10 +152,17 @@ class TransformerNeck(BaseModule):
         pos = self.position_encoding(projected, padding_mask).to(projected.dtype)
         tokens, pos = projected.flatten(2).transpose(1, 2), pos.flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, N, D)
         attend_mask = None if padding_mask is None else ~padding_mask.flatten(1)[:, None, None, :]  # (B, 1, 1, N)
+        return Encoded(self.encoder(tokens, pos, attend_mask), pos, attend_mask, tuple(feats.shape[-2:]))
 
-        memory = self.encoder(tokens, pos, attend_mask)
+    def queries(self, dtype: torch.dtype) -> Queries:
+        """The learned object queries; their content is zero."""
         # a copy, because a view of a parameter claims to need gradients even under no_grad, which confuses torch's FLOP counter
-        query_pos = self.query_embed.weight[None].to(memory.dtype, copy=True)  # (1, Q, D)
-        queries = memory.new_zeros(len(feats), self.num_queries, self.embed_dims)
-        hidden_states = self.decoder(queries, query_pos, memory, memory + pos, attend_mask)
-        return hidden_states, memory.transpose(1, 2).unflatten(2, feats.shape[-2:])
+        pos = self.query_embed.weight[None].to(dtype, copy=True)  # (1, Q, D)
+        return Queries(pos.new_zeros(()).expand(1, self.num_queries, self.embed_dims), pos, self.reference_logits)
+
+    def decode(self, encoded: Encoded, parts: Sequence[Queries]) -> Tensor:
+        """Hidden states (L, B, Q, D) of all queries, in the order of the parts, which do not see each other."""
+        num_images = len(encoded.memory)
+        queries, query_mask = concatenate(parts, num_images)
+        content = queries.content.expand(num_images, -1, -1)
+        return self.decoder(content, queries.pos, encoded.memory, encoded.memory + encoded.pos, encoded.attend_mask, query_mask)

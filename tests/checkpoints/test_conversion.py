@@ -244,6 +244,20 @@ def test_weights_trained_here_go_to_every_layout_and_back(tmp_path):
         assert_same_weights(load(tmp_path / 'back.pth')['state_dict'], ours.state_dict())
 
 
+def test_training_aids_are_stripped(tmp_path):
+    """What trained with aids becomes the checkpoint of plain DETR."""
+    config = write_config(tmp_path)
+    aids = dict(groups=dict(type='mmdet_detr_plugin.QueryGroups', num_groups=2))
+    config.write_text(config.read_text() + f"model['training_aids'] = {aids!r}\n")
+    aided = build(Config.fromfile(config).model)
+    torch.save(dict(state_dict=aided.state_dict()), tmp_path / 'epoch_12.pth')
+    summary = ' '.join(convert_file(tmp_path / 'epoch_12.pth', tmp_path / 'plain.pth', config=config))
+    assert '1 weights of training aids were left out' in summary
+    plain = build(detr_config(bbox_head=dict(num_classes=80)))
+    plain.load_state_dict(load(tmp_path / 'plain.pth')['state_dict'], strict=True)
+    assert_same_weights(plain.state_dict(), {name: value for name, value in aided.state_dict().items() if 'training_aids' not in name})
+
+
 def test_selecting_again_starts_from_all_rows(tmp_path):
     """official -> 80 classes -> other order -> official is still exact; after fine-tuning's selection nothing is put back."""
     weights = layouts.filled(layouts.official())

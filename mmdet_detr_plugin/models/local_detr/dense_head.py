@@ -1,0 +1,128 @@
+"""A dense head on the memory whose best locations become the decoder's queries.
+
+Letters: B images, D channels, K classes, T objects (padded), N cells of all levels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmdet.utils import reduce_mean
+from mmengine.model import BaseModule, bias_init_with_prob
+from torch import Tensor, nn
+
+from ...boxes import aligned_giou, cxcywh_to_xyxy
+from ...devices import at_least_float32, to_device
+from ..targets import Targets
+from .box_attention import level_of_boxes
+
+RADIUS = 1.5  # cells around an object's centre that learn it, along each axis
+CELLS_OF_OBJECT = 4  # along a side, about; decides the level
+MAX_LOG_DISTANCE = 8.0  # in cells, before exp
+
+
+class DenseHead(BaseModule):
+    """Class scores and a box for every cell, without anchors.
+
+    An object is learned by the 3 x 3 cells around its centre, on the one level whose cells fit its size; their target falls off with the
+    distance, so that an object makes one local maximum. Fixed targets, unlike those that follow the predictions, teach from the first
+    iteration on.
+
+    Args:
+        num_classes: K.
+        embed_dims: D.
+        num_convs: 3 x 3 convolutions before each of the two outputs.
+        norm_cfg: theirs; batch norm by default.
+    """
+
+    def __init__(self, num_classes: int, embed_dims: int, num_convs: int = 1, norm_cfg: dict | None = None) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+        def tower() -> nn.Sequential:
+            norm = norm_cfg or dict(type='BN')
+            return nn.Sequential(*(ConvModule(embed_dims, embed_dims, 3, padding=1, norm_cfg=norm) for _ in range(num_convs)))
+
+        self.cls_tower, self.box_tower = tower(), tower()
+        self.conv_cls = nn.Conv2d(embed_dims, num_classes, 1)
+        self.conv_box = nn.Conv2d(embed_dims, 4, 1)
+        for conv, bias in ((self.conv_cls, bias_init_with_prob(0.01)), (self.conv_box, 0.7)):  # boxes begin at the size that a level is for
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.constant_(conv.bias, bias)
+
+    def forward(self, memory: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """(B, D, h, w) of each level -> class logits (B, K, h, w) of each level, and boxes of all cells (B, N, 4), xyxy, as fractions of
+        the memory's sides.
+        """
+        logits, boxes = [], []
+        for level in memory:
+            logits.append(self.conv_cls(self.cls_tower(level)))
+            log_distances = at_least_float32(self.conv_box(self.box_tower(level)))
+            height, width = level.shape[-2:]
+            sides = log_distances.new_tensor([width, height, width, height])
+            distances = log_distances.clamp(max=MAX_LOG_DISTANCE).exp().flatten(2).transpose(1, 2)  # (B, h * w, 4), in cells
+            centres = cell_centres([(height, width)], level.device).repeat(1, 2) * sides
+            boxes.append((centres + torch.cat((-distances[..., :2], distances[..., 2:]), dim=-1)) / sides)
+        return logits, torch.cat(boxes, dim=1)
+
+    def loss(self, logits: Sequence[Tensor], boxes: Tensor, targets: Targets, scale: Tensor) -> dict[str, Tensor]:
+        """Quality focal loss (Li et al. 2020) of the scores, and GIoU of the boxes.
+
+        Args:
+            logits: (B, K, h, w) of each level.
+            boxes: (B, N, 4), xyxy as fractions of the memory's sides.
+            scale: (B, 1, 4), sides of the images as fractions of the memory's.
+        """
+        shapes = [tuple(level.shape[-2:]) for level in logits]
+        flat = at_least_float32(torch.cat([level.flatten(2) for level in logits], dim=2).transpose(1, 2))  # (B, N, K)
+        objects = targets.boxes_cxcywh_norm.to(boxes.dtype) * scale
+        quality, which = assign(objects, targets.counts, shapes)  # (B, N) each
+        labels = targets.labels.gather(1, which) if objects.shape[1] else which
+        target = F.one_hot(labels, self.num_classes) * quality[..., None]
+        focal = (target - flat.detach().sigmoid()).square()
+        norm = reduce_mean(quality.sum()).clamp(min=1)
+        loss_cls = F.binary_cross_entropy_with_logits(flat, target, focal, reduction='sum') / norm
+        image, cell = quality.nonzero().unbind(1)
+        wanted = cxcywh_to_xyxy(objects)[image, which[image, cell]]
+        loss_box = (quality[image, cell] * (1 - aligned_giou(boxes[image, cell], wanted))).sum() / norm
+        return dict(loss_cls=loss_cls, loss_iou=2 * loss_box)
+
+
+@torch.no_grad()
+def assign(objects: Tensor, counts: Sequence[int], shapes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """Which object each cell learns, and with what target.
+
+    Args:
+        objects: (B, T, 4), cxcywh as fractions of the memory's sides.
+        counts: objects of each image.
+        shapes: (h, w) of each level.
+
+    Returns:
+        (B, N), target in [0, 1], 0 where there is no object, falling with the distance to the object's centre; and (B, N), its index.
+        The cell that holds an object's centre always learns it, unless another object's centre is nearer.
+    """
+    centres, device = cell_centres(shapes, objects.device), objects.device
+    num_images, num_slots = objects.shape[:2]
+    if num_slots == 0:
+        return objects.new_zeros(num_images, len(centres)), torch.zeros(num_images, len(centres), dtype=torch.long, device=device)
+    sizes = torch.tensor([(width, height) for height, width in shapes], dtype=objects.dtype, device=device)
+    numbers = torch.tensor([height * width for height, width in shapes], device=device)
+    level_of_cell = torch.arange(len(shapes), device=device).repeat_interleave(numbers)  # (N,)
+    offset = (centres[None, :, None] - objects[:, None, :, :2]).abs() * sizes[level_of_cell][None, :, None]  # (B, N, T, 2), in cells
+    half = 0.5 * objects[:, None, :, 2:] * sizes[level_of_cell][None, :, None]
+    is_near = (offset <= torch.minimum(half, torch.full_like(half, RADIUS)).clamp(min=0.5)).all(-1)
+    is_level = level_of_boxes(objects, shapes, CELLS_OF_OBJECT)[:, None] == level_of_cell[:, None]  # (B, N, T)
+    exists = torch.arange(num_slots) < torch.tensor(counts)[:, None]
+    target = torch.exp(-0.5 * offset.square().sum(-1)) * (is_near & is_level & to_device(exists, device)[:, None])
+    return target.max(-1)
+
+
+def cell_centres(shapes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+    """(N, 2), x and y of all cells' centres as fractions of the memory's sides, row by row, level after level."""
+    centres = []
+    for height, width in shapes:
+        y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
+        x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
+        centres.append(torch.stack((x.expand(height, width), y[:, None].expand(height, width)), dim=-1).flatten(0, 1))
+    return torch.cat(centres)

@@ -1,0 +1,283 @@
+"""Dense head, selected queries, decoder, set-prediction loss and prediction of ``LocalDETR``.
+
+Letters: L decoder layers, B images, Q queries, D channels, K classes, T objects, N cells of all levels of the memory.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
+from mmdet.utils import reduce_mean
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from ...boxes import aligned_iou, cxcywh_to_xyxy, xyxy_to_cxcywh
+from ...devices import at_least_float32, to_device
+from ...registry import MODELS
+from ..detr_head import pixels
+from ..fused_linear import apply_linear
+from ..hungarian_assigner import Pairs
+from ..position_encoding import SinePositionEncoding
+from ..set_criterion import box_losses
+from ..targets import Targets, collate_targets
+from ..training_aids.jittered_boxes import JitteredQueries
+from .box_attention import level_of_boxes, sample_in_boxes
+from .decoder import LocalDecoderLayer
+from .dense_head import DenseHead
+from .query_selection import select_locations
+from .relation_attention import pair_features
+
+# The class weighs more than in the paper: of several queries on one object the one that scores highest should get it, and not by chance
+# one whose box is a little better, or no query could learn that it is a duplicate.
+ASSIGNER = dict(
+    type='mmdet_detr_plugin.HungarianAssigner',
+    match_costs=[
+        dict(type='mmdet.ClassificationCost', weight=4.0),
+        dict(type='mmdet.BBoxL1Cost', weight=5.0, box_format='xywh'),
+        dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0),
+    ],
+)
+
+
+@dataclass
+class View:
+    """Where the images of a batch lie in it.
+
+    Attributes:
+        sizes: (B, 1, 4), width, height, width, height of each image in pixels, without padding.
+        scale: (B, 1, 4), those as fractions of the padded batch's.
+        padding_masks: (B, h, w) of each level, True = padding; None where nothing is padded.
+    """
+
+    sizes: Tensor
+    scale: Tensor
+    padding_masks: list[Tensor | None]
+
+
+@dataclass
+class Outputs:
+    """What the head computes.
+
+    Attributes:
+        logits: (L, B, Q, K), the selected queries first, then the extra ones.
+        boxes: (L, B, Q, 4), cxcywh_norm.
+        dense: what the dense head returned.
+        num_selected: how many queries were selected.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    dense: tuple
+    num_selected: int
+
+
+@MODELS.register_module()
+class LocalDETRHead(BaseModule):
+    """Queries are the best locations of a dense head; every decoder layer looks into their boxes and refines them.
+
+    Class scores are sigmoids that predict the box's IoU with the object (varifocal loss), so that they also rank boxes; matching is one to
+    one, with the paper's costs but for the weight of the class.
+
+    Args:
+        num_classes: K.
+        embed_dims: D, channels of the memory.
+        num_dense_levels: the dense head looks at this many of the memory's levels, the coarsest ones. Boxes are sampled from all.
+        num_queries: Q; also the most objects that can be found in one image.
+        num_points: P, along each side of a box.
+        value_dims: channels that are sampled from the memory.
+        num_dense_convs: convolutions of the dense head before each of its outputs.
+        jitter: training only: config of ``JitteredBoxes``.
+        loss_weights: of ``loss_cls``, ``loss_bbox`` (L1) and ``loss_iou`` (GIoU).
+        train_cfg: ``assigner``, default ``ASSIGNER``.
+        test_cfg: ``max_per_img``; default: as many as queries.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embed_dims: int = 256,
+        num_dense_levels: int = 3,
+        num_queries: int = 100,
+        num_decoder_layers: int = 3,
+        num_heads: int = 8,
+        feedforward_channels: int = 1024,
+        dropout: float = 0.0,
+        num_points: int = 7,
+        value_dims: int = 64,
+        num_dense_convs: int = 1,
+        jitter: dict | None = None,
+        loss_weights: dict | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        train_cfg = train_cfg or {}
+        self.num_classes, self.embed_dims, self.num_queries = num_classes, embed_dims, num_queries
+        self.num_dense_levels = num_dense_levels
+        self.max_per_img = (test_cfg or {}).get('max_per_img') or num_queries
+        self.loss_weights = dict(loss_cls=1.0, loss_bbox=5.0, loss_iou=2.0) | (loss_weights or {})
+        self.assigner = MMDET_TASK_UTILS.build(train_cfg.get('assigner') or ASSIGNER)
+        self.jitter = MODELS.build(jitter) if jitter else None
+        self.dense_head = DenseHead(num_classes, embed_dims, num_dense_convs)
+        self.value_proj = nn.Linear(embed_dims, value_dims)
+        self.content_proj = nn.Linear(embed_dims, embed_dims)
+        self.content_norm = nn.LayerNorm(embed_dims)
+        self.encode_position = SinePositionEncoding(embed_dims // 2)
+        self.box_pos = nn.Sequential(nn.Linear(2 * embed_dims, embed_dims), nn.ReLU(), nn.Linear(embed_dims, embed_dims))
+        self.layers = nn.ModuleList(
+            LocalDecoderLayer(
+                embed_dims,
+                num_heads,
+                feedforward_channels,
+                dropout,
+                value_dims=value_dims,
+                num_points=num_points,
+                num_classes=num_classes,
+            )
+            for _ in range(num_decoder_layers)
+        )
+
+    def forward(self, memory: Sequence[Tensor], view: View, extra: JitteredQueries | None = None) -> Outputs:
+        """Run dense head, selection and decoder.
+
+        Args:
+            memory: (B, D, h, w) of each level.
+            view: where the images lie in the batch.
+            extra: boxes that go through the decoder beside the selected ones, in training.
+        """
+        dense = self.dense_head(memory[-self.num_dense_levels :])
+        scores = [logits.detach().float().sigmoid().amax(1, keepdim=True) for logits in dense[0]]
+        selected = select_locations(scores, view.padding_masks[-self.num_dense_levels :], self.num_queries)
+        boxes = dense[1].detach().gather(1, selected[..., None].expand(-1, -1, 4))  # (B, N, 4) -> (B, Q, 4)
+        boxes = xyxy_to_cxcywh(boxes) / view.scale
+        best = torch.cat([score.flatten(1) for score in scores], dim=1).gather(1, selected)  # (B, Q)
+        attend_mask = None
+        if extra is not None:
+            attend_mask = extra.attend_mask(boxes.shape[1])
+            boxes = torch.cat((boxes, extra.boxes_cxcywh_norm), dim=1)
+            best = torch.cat((best, best.new_zeros(extra.boxes_cxcywh_norm.shape[:2])), dim=1)
+        logits, refined = self._decode(memory, boxes, best, view, attend_mask)
+        return Outputs(logits, refined, dense, selected.shape[1])
+
+    def _decode(
+        self, memory: Sequence[Tensor], boxes: Tensor, scores: Tensor, view: View, attend_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, Q, 4) with scores (B, Q) -> class logits (L, B, Q, K) and boxes_cxcywh_norm (L, B, Q, 4)."""
+        shapes = [tuple(level.shape[-2:]) for level in memory]
+        tokens = torch.cat([level.flatten(2) for level in memory], dim=2).transpose(1, 2)  # (B, N, D)
+        values = apply_linear(self.value_proj, tokens)
+        x, all_logits, all_boxes = None, [], []
+        for layer in self.layers:
+            boxes = boxes.detach()
+            boxes_in_memory = boxes * view.scale
+            level = level_of_boxes(boxes_in_memory, shapes, layer.num_points)
+            if x is None:
+                seen = sample_in_boxes(tokens, shapes, boxes_in_memory, level, num_points=1).flatten(2)
+                x = self.content_norm(apply_linear(self.content_proj, seen))
+            features = pair_features(boxes, scores, attend_mask)
+            x = layer(x, self._position(boxes, x.dtype), values, shapes, boxes_in_memory, level, features, attend_mask)
+            logits, boxes = layer.predict(x, boxes, features)
+            scores = at_least_float32(logits.detach()).amax(-1)
+            all_logits.append(logits)
+            all_boxes.append(boxes)
+        return torch.stack(all_logits), torch.stack(all_boxes)
+
+    def _position(self, boxes_cxcywh_norm: Tensor, dtype: torch.dtype) -> Tensor:
+        """(B, Q, 4) -> (B, Q, D)."""
+        encoded = self.encode_position.encode_axis(boxes_cxcywh_norm * self.encode_position.scale)  # (B, Q, 4, D/2)
+        return self.box_pos(encoded.flatten(2).to(dtype))
+
+    def loss(self, memory: Sequence[Tensor], view: View, batch_data_samples: Sequence) -> dict[str, Tensor]:
+        """Losses by name: the dense head's behind ``dense.``, those of queries from jittered objects behind ``jitter.``."""
+        gt_instances = [sample.gt_instances for sample in batch_data_samples]
+        img_metas = [sample.metainfo for sample in batch_data_samples]
+        targets = collate_targets(gt_instances, img_metas, self.num_classes)
+        extra = self.jitter(targets, img_metas) if self.jitter is not None else None
+        outputs = self(memory, view, extra)
+        losses = {f'dense.{key}': value for key, value in self.dense_head.loss(*outputs.dense, targets, view.scale).items()}
+        num_objects = reduce_mean(outputs.boxes.new_full((), targets.num_objects)).clamp(min=1)
+        logits, boxes = outputs.logits[:, :, : outputs.num_selected], outputs.boxes[:, :, : outputs.num_selected]
+        pairs = self.assigner.assign_batch(
+            logits, boxes, targets, img_metas, log_probability=F.logsigmoid(at_least_float32(logits.detach()))
+        )
+        losses |= self._layer_losses(logits, boxes, pairs, targets, num_objects, '')
+        if extra is not None:
+            rest = outputs.logits[:, :, outputs.num_selected :], outputs.boxes[:, :, outputs.num_selected :]
+            pairs = extra.pairs(len(rest[0]))
+            losses |= self._layer_losses(*rest, pairs, targets, num_objects * extra.copies, 'jitter.', extra.counts)
+        return losses
+
+    def _layer_losses(
+        self, logits: Tensor, boxes: Tensor, pairs: Pairs, targets: Targets, norm: Tensor, prefix: str, counts: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        l1, giou = box_losses(boxes, pairs, targets)
+        losses = dict(loss_cls=varifocal_loss(logits, boxes, pairs, targets, counts), loss_bbox=l1, loss_iou=giou)
+        weighted = {name: self.loss_weights[name] * values / norm for name, values in losses.items()}
+        last = len(logits) - 1
+        return {
+            prefix + ('' if layer == last else f'd{layer}.') + name: values[layer]
+            for layer in range(len(logits))
+            for name, values in weighted.items()
+        }
+
+    def predict(self, memory: Sequence[Tensor], view: View, batch_data_samples: Sequence, rescale: bool = True) -> list[InstanceData]:
+        """The ``max_per_img`` best pairs of a query and a class in each image; no score threshold, no NMS."""
+        outputs = self(memory, view)
+        return self.predict_by_feat(outputs.logits, outputs.boxes, [sample.metainfo for sample in batch_data_samples], rescale)
+
+    def predict_by_feat(self, logits: Tensor, boxes: Tensor, batch_img_metas: Sequence[dict], rescale: bool = True) -> list[InstanceData]:
+        """Detections from the last layer.
+
+        Args:
+            logits: (L, B, Q, K).
+            boxes: (L, B, Q, 4), cxcywh_norm.
+            batch_img_metas: ``img_shape`` of each image; ``scale_factor`` (w, h) with ``rescale``.
+            rescale: return boxes in the original image's pixels.
+
+        Returns:
+            For each image ``bboxes`` (n, 4) in xyxy pixels, ``scores`` (n,) descending and ``labels`` (n,).
+        """
+        scores = at_least_float32(logits[-1]).sigmoid().flatten(1)  # (B, Q * K)
+        scores, order = scores.topk(min(self.max_per_img, scores.shape[1]))
+        query, labels = order // self.num_classes, order % self.num_classes
+        corners = cxcywh_to_xyxy(at_least_float32(boxes[-1])).gather(1, query[..., None].expand(-1, -1, 4)).clamp(0, 1)
+        corners = corners * to_device(pixels(batch_img_metas, rescale).to(corners.dtype), corners.device)
+        return [
+            InstanceData(bboxes=image_boxes, scores=image_scores, labels=image_labels)
+            for image_boxes, image_scores, image_labels in zip(corners, scores, labels, strict=True)
+        ]
+
+
+def varifocal_loss(
+    logits: Tensor,
+    boxes_cxcywh_norm: Tensor,
+    pairs: Pairs,
+    targets: Targets,
+    counts: Tensor | None = None,
+    alpha: float = 0.75,
+    gamma: float = 2.0,
+) -> Tensor:
+    """Varifocal loss (Zhang et al. 2021): a matched query's score for its object's class should be its box's IoU, all others should be 0.
+
+    Args:
+        logits: (L, B, Q, K).
+        boxes_cxcywh_norm: (L, B, Q, 4).
+        counts: (B, Q), 1 where a query counts, 0 where it does not; None = all count.
+
+    Returns:
+        Sums (L,).
+    """
+    logits = at_least_float32(logits)
+    boxes = cxcywh_to_xyxy(boxes_cxcywh_norm.detach().to(logits.dtype)).flatten(0, 2).index_select(0, pairs.prediction)
+    objects = cxcywh_to_xyxy(targets.boxes_cxcywh_norm.to(logits.dtype)).flatten(0, 1).index_select(0, pairs.object)
+    labels = targets.labels.flatten().index_select(0, pairs.object)
+    target = torch.zeros_like(logits, requires_grad=False)
+    target.view(-1).index_copy_(0, pairs.prediction * logits.shape[-1] + labels, aligned_iou(boxes, objects))
+    weight = torch.where(target > 0, target, alpha * logits.detach().sigmoid() ** gamma)
+    if counts is not None:
+        weight = weight * counts[..., None]
+    return F.binary_cross_entropy_with_logits(logits, target, weight, reduction='none').sum((1, 2, 3))

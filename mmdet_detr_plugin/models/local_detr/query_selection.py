@@ -1,0 +1,30 @@
+"""Choosing object queries among the locations of a dense head."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def select_locations(scores: Sequence[Tensor], padding_masks: Sequence[Tensor | None], number: int) -> Tensor:
+    """The best locations of every image: first those that are local maxima of their level, so that an object is taken about once; then, to
+    make up the number, the worst of the others.
+
+    Args:
+        scores: (B, 1, h, w) of each level, in [0, 1].
+        padding_masks: (B, h, w) of each level, True = padding; None where nothing is padded. Padding is taken last.
+        number: how many; fewer where there are fewer locations.
+
+    Returns:
+        (B, number), indices into the locations of all levels one after the other.
+    """
+    ranks = []
+    for score, padding_mask in zip(scores, padding_masks, strict=True):
+        # what lies beside a maximum would only find the same object again
+        rank = torch.where(F.max_pool2d(score, 3, stride=1, padding=1) == score, score, -score)
+        if padding_mask is not None:
+            rank = rank - 2 * padding_mask[:, None].to(score.dtype)
+        ranks.append(rank.flatten(1))
+    ranks = torch.cat(ranks, dim=1)
+    return ranks.topk(min(number, ranks.shape[1]), dim=1).indices

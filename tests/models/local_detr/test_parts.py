@@ -1,0 +1,175 @@
+"""The parts of LocalDETR against independent formulas: sampling in boxes, selection, pair features, losses, jittered boxes."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.models.losses.varifocal_loss import varifocal_loss as mmdet_varifocal_loss
+from mmengine.logging import MessageHub
+
+from mmdet_detr_plugin.boxes import aligned_iou, cxcywh_to_xyxy
+from mmdet_detr_plugin.models.hungarian_assigner import Pairs
+from mmdet_detr_plugin.models.local_detr.box_attention import level_of_boxes, sample_in_boxes
+from mmdet_detr_plugin.models.local_detr.decoder import refine
+from mmdet_detr_plugin.models.local_detr.head import varifocal_loss
+from mmdet_detr_plugin.models.local_detr.query_selection import select_locations
+from mmdet_detr_plugin.models.local_detr.relation_attention import RelationAttention, pair_features
+from mmdet_detr_plugin.models.targets import collate_targets
+from mmdet_detr_plugin.models.training_aids.jittered_boxes import JitteredBoxes
+
+from ...builders import make_batch, random_gt
+
+SHAPES = [(12, 16), (6, 8), (3, 4)]
+
+
+def random_boxes(*shape: int) -> torch.Tensor:
+    """Centre and size; some reach beyond the image."""
+    return torch.cat((torch.rand(*shape, 2), 0.02 + 0.7 * torch.rand(*shape, 2)), dim=-1)
+
+
+def test_samples_in_boxes_equal_grid_sample():
+    levels = [torch.randn(2, 5, *shape) for shape in SHAPES]
+    memory = torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2).requires_grad_()
+    boxes, level = random_boxes(2, 30), torch.randint(3, (2, 30))
+    got = sample_in_boxes(memory, SHAPES, boxes, level, num_points=4)
+    offsets = (torch.arange(4) + 0.5) / 4 - 0.5
+    x, y = (boxes[..., axis, None] + offsets * boxes[..., axis + 2, None] for axis in (0, 1))
+    grid = torch.stack(torch.broadcast_tensors(x[:, :, None, :], y[:, :, :, None]), dim=-1).flatten(2, 3)  # rows of the grid, (B, Q, 16, 2)
+    sampled = torch.stack([F.grid_sample(level, 2 * grid - 1, align_corners=False) for level in levels])  # (3, B, C, Q, 16)
+    expected = sampled.permute(1, 3, 4, 2, 0).gather(4, level[:, :, None, None, None].expand(2, 30, 16, 5, 1))[..., 0]
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    got.square().sum().backward()
+    assert memory.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('cells, expected', [(1, 0), (7, 0), (9.8, 0), (10.0, 1), (14, 1), (20, 2), (1000, 2)])
+def test_a_box_is_seen_on_the_level_whose_cells_fit_its_points(cells, expected):
+    box = torch.tensor([[[0.5, 0.5, cells / 100, cells / 100]]])
+    assert level_of_boxes(box, [(100, 100), (50, 50), (25, 25)], num_points=7).item() == expected
+    wide = torch.tensor([[[0.5, 0.5, 4 * cells / 100, cells / 400]]])  # the same area
+    assert level_of_boxes(wide, [(100, 100), (50, 50), (25, 25)], num_points=7).item() == expected
+
+
+def test_refinement_moves_boxes_in_units_of_their_size():
+    box = torch.tensor([[0.5, 0.4, 0.2, 0.1]])
+    assert torch.equal(refine(box, torch.zeros(1, 4)), box)
+    torch.testing.assert_close(refine(box, torch.tensor([[0.5, -1.0, math.log(2), math.log(0.5)]])), torch.tensor([[0.6, 0.3, 0.4, 0.05]]))
+    assert torch.isfinite(refine(box, torch.full((1, 4), 1e4))).all()
+
+
+def test_local_maxima_come_first_and_padding_last():
+    score = torch.zeros(1, 1, 4, 5)
+    score[0, 0, 0, 0], score[0, 0, 0, 1], score[0, 0, 2, 3], score[0, 0, 3, 4] = 0.9, 0.8, 0.5, 0.4
+    score += torch.arange(20).view(1, 1, 4, 5) * 1e-4  # no ties
+    coarse = torch.full((1, 1, 1, 1), 0.6)
+    chosen = select_locations([score, coarse], [None, None], 3)
+    assert chosen.tolist() == [[0, 20, 13]]  # of the fine level's, the neighbours of maxima are left out
+    padding = torch.zeros(1, 4, 5, dtype=torch.bool)
+    padding[:, :, 3:] = True
+    assert 13 not in select_locations([score, coarse], [padding, None], 12).tolist()[0]
+    assert sorted(select_locations([score, coarse], [None, None], 99).tolist()[0]) == list(range(21))
+
+
+def test_pair_features_have_hand_computed_values():
+    boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.2], [0.6, 0.5, 0.2, 0.4]]])
+    features = pair_features(boxes, torch.tensor([[0.3, 0.7]]))[0]
+    overlap = 0.1 * 0.2 / (0.04 + 0.08 - 0.02)
+    expected = torch.tensor([overlap, 1.0, overlap, math.log(1.5), 0.0, 0.0, math.log(2)])
+    torch.testing.assert_close(features[0, 1], expected)  # the second scores higher than the first
+    assert features[1, 0, 1] == 0 and features[0, 0, 1] == 0
+    torch.testing.assert_close(features[0, 0], torch.tensor([1.0, 0, 0, 0, 0, 0, 0]))
+
+
+def test_relation_attention_without_relations_is_plain_attention():
+    attention = RelationAttention(16, 4)
+    torch.nn.init.xavier_uniform_(attention.in_proj_weight)
+    for layer in (attention.relation_bias, attention.relation_proj):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    x, mask = torch.randn(2, 6, 16), torch.rand(2, 1, 6, 6) < 0.7
+    mask |= torch.eye(6, dtype=torch.bool)
+    plain = super(RelationAttention, attention).forward(x, x, x, mask)
+    torch.testing.assert_close(attention(x, x, torch.randn(2, 6, 6, 7), mask), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_varifocal_loss_equals_mmdets():
+    counts = (3, 0, 2)
+    metas = [dict(img_shape=(100, 120))] * 3
+    targets = collate_targets([random_gt(count, (100, 120)) for count in counts], metas, 5)
+    logits, boxes = torch.randn(2, 3, 8, 5, requires_grad=True), random_boxes(2, 3, 8)
+    chosen = [
+        (layer, image, query, slot) for layer in range(2) for image, query, slot in ((0, 5, 0), (0, 1, 1), (0, 7, 2), (2, 3, 1), (2, 4, 0))
+    ]
+    prediction = torch.tensor([(layer * 3 + image) * 8 + query for layer, image, query, _ in chosen])
+    pairs = Pairs(prediction, torch.tensor([image * 3 + slot for _, image, _, slot in chosen]), 3, 8, 3)
+    target = torch.zeros(2, 3, 8, 5)
+    for layer, image, query, slot in chosen:
+        iou = aligned_iou(cxcywh_to_xyxy(boxes[layer, image, query]), cxcywh_to_xyxy(targets.boxes_cxcywh_norm[image, slot]))
+        target[layer, image, query, targets.labels[image, slot]] = iou
+    got = varifocal_loss(logits, boxes, pairs, targets)
+    expected = [mmdet_varifocal_loss(logits[layer].flatten(0, 1), target[layer].flatten(0, 1), reduction='sum') for layer in range(2)]
+    torch.testing.assert_close(got, torch.stack(expected))
+    part = torch.zeros(3, 8)
+    part[0] = 1
+    some = varifocal_loss(logits, boxes, pairs, targets, part)
+    torch.testing.assert_close(some[0], mmdet_varifocal_loss(logits[0, 0], target[0, 0], reduction='sum'))
+
+
+def jittered(batch: dict, **kwargs):
+    samples = batch['batch_data_samples']
+    metas = [sample.metainfo for sample in samples]
+    targets = collate_targets([sample.gt_instances for sample in samples], metas, 5)
+    return JitteredBoxes(**kwargs)(targets, metas), targets
+
+
+@pytest.fixture
+def iteration():
+    """As in a run: the message hub knows seed and iteration."""
+    hub = MessageHub.get_current_instance()
+    hub.update_info('seed', 3)
+    hub.update_info('iter', 7)
+    yield lambda number: hub.update_info('iter', number)
+    for key in ('seed', 'iter'):
+        hub.runtime_info.pop(key)
+
+
+def test_near_copies_lie_on_their_objects_and_far_ones_beside(iteration):
+    batch = make_batch([(96, 160), (128, 90)], [4, 2])
+    extra, targets = jittered(batch, copies=20)
+    boxes = cxcywh_to_xyxy(extra.boxes_cxcywh_norm).view(2, 20, 2, 4, 4)
+    overlap = aligned_iou(boxes, cxcywh_to_xyxy(targets.boxes_cxcywh_norm)[:, None, None])
+    assert overlap[0, :, 0].min() > 0.25 and overlap[0, :, 0].mean() > 0.5
+    counted = extra.counts.view(2, 20, 2, 4).bool()
+    assert counted[0, :, 0].all() and counted[1, :, 0, :2].all() and not counted[1, :, :, 2:].any()
+    assert overlap[:, :, 1][counted[:, :, 1]].max() <= 0.45  # clipping to the image changes overlaps a little
+    pairs = extra.pairs(num_layers=2)
+    assert len(pairs.prediction) == 2 * 20 * 6
+    flat = extra.boxes_cxcywh_norm.expand(2, -1, -1, -1).flatten(0, 2)[pairs.prediction]
+    objects = targets.boxes_cxcywh_norm.flatten(0, 1)[pairs.object]
+    assert aligned_iou(cxcywh_to_xyxy(flat), cxcywh_to_xyxy(objects)).min() > 0.25  # every pair is a near copy and its own object
+
+
+def test_jitter_depends_on_seed_iteration_and_image_alone(iteration):
+    both = make_batch([(96, 160), (128, 90)], [4, 2])
+    alone = dict(batch_data_samples=both['batch_data_samples'][1:])
+    first = jittered(both)[0].boxes_cxcywh_norm.view(2, 4, 2, 4, 4)[1, :, :, :2]
+    torch.rand(3)  # what else is drawn does not matter
+    assert torch.equal(jittered(alone)[0].boxes_cxcywh_norm.view(4, 2, 2, 4), first)
+    iteration(8)
+    assert not torch.equal(jittered(alone)[0].boxes_cxcywh_norm.view(4, 2, 2, 4), first)
+
+
+def test_groups_do_not_see_each_other():
+    extra, _ = jittered(make_batch([(96, 160), (128, 90)], [4, 2]), copies=3)
+    mask = extra.attend_mask(num_selected=5)
+    assert mask.shape == (2, 1, 5 + 24, 5 + 24)
+    group = torch.tensor([0] * 5 + [1] * 8 + [2] * 8 + [3] * 8)
+    assert not mask[0, 0][group[:, None] != group].any() and mask[0, 0][group[:, None] == group].all()
+    used = extra.is_used[1]
+    assert not (mask[1, 0, :, 5:] & ~used & ~torch.eye(29, dtype=torch.bool)[:, 5:]).any() and mask[1, 0].any(-1).all()
+
+
+def test_without_objects_there_are_no_copies():
+    extra, _ = jittered(make_batch([(96, 160), (128, 90)], [0, 0]))
+    assert extra.boxes_cxcywh_norm.shape == (2, 0, 4) and extra.attend_mask(5).all() and len(extra.pairs(3).prediction) == 0
