@@ -65,9 +65,9 @@ def test_installed_wheel_trains_from_another_folder(wheel, shapes_dir, tmp_path)
     installed = tmp_path / 'site'
     run(sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--disable-pip-version-check', '--target', installed, wheel)
     environ = {**os.environ, 'PYTHONPATH': str(installed), 'PYTHONWARNINGS': 'ignore'}
-    path = run(sys.executable, '-m', 'mmdet_detr_plugin', 'detr_r18_1xb8-8e_shapes.py', cwd=tmp_path, env=environ).strip()
-    assert path == str(installed / 'mmdet_detr_plugin' / '.mim' / 'configs' / 'shapes' / 'detr_r18_1xb8-8e_shapes.py')
-    (tmp_path / 'mine.py').write_text(f"""_base_ = __import__('mmdet_detr_plugin').config_path('detr_r18_1xb8-8e_shapes.py')
+    path = run(sys.executable, '-m', 'mmdet_detr_plugin', 'detr_r18-half_1xb4-10e_shapes.py', cwd=tmp_path, env=environ).strip()
+    assert path == str(installed / 'mmdet_detr_plugin' / '.mim' / 'configs' / 'shapes' / 'detr_r18-half_1xb4-10e_shapes.py')
+    (tmp_path / 'mine.py').write_text(f"""_base_ = __import__('mmdet_detr_plugin').config_path('detr_r18-half_1xb4-10e_shapes.py')
 data_root = {str(shapes_dir) + '/'!r}
 train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root))
@@ -118,7 +118,7 @@ def test_wheel_in_a_new_environment_with_mim(wheel, tmp_path):
     run(*pip, 'click', 'colorama', 'model-index', 'pandas', 'requests', 'rich', 'tabulate', cwd=tmp_path, env=environ)
 
     run(mim, 'run', 'mmdet_detr_plugin', 'make_shapes', 'data/shapes', '--train', 16, '--test', 8, cwd=tmp_path, env=environ)
-    config = run(python, '-m', 'mmdet_detr_plugin', 'detr_r18_1xb8-8e_shapes.py', cwd=tmp_path, env=environ).strip()
+    config = run(python, '-m', 'mmdet_detr_plugin', 'detr_r18-half_1xb4-10e_shapes.py', cwd=tmp_path, env=environ).strip()
     assert config.startswith(str(tmp_path))
     output = run(mim, 'train', 'mmdet', config, '--work-dir', 'run', '--cfg-options', 'train_cfg.max_epochs=1', cwd=tmp_path, env=environ)
     assert (tmp_path / 'run' / 'epoch_1.pth').is_file(), output[-3000:]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job on a small scale: generates the shapes data set, trains DETR and Faster R-CNN on it with the same pipeline and schedule,
+# The main job on a small scale: generates the shapes data set, trains LocalDETR and Faster R-CNN on it with the same pipeline and schedule,
 # evaluates both, prints one table and draws one picture. About 15 minutes on 2 cores after set-up. Run again to continue or repeat.
 #
 #   bash tools/demo.sh [--fresh] [options of tools/setup_env.sh]
@@ -37,27 +37,28 @@ run() {
 say "1/4 generating the shapes data set"
 "$python" tools/make_shapes.py data/shapes
 
-models=(detr_r18_1xb8-8e_shapes faster-rcnn_r18_fpn_1xb8-8e_shapes)
+epochs=10
+models=(local-detr_r18-half_1xb4-10e_shapes faster-rcnn_r18-half_fpn_1xb4-10e_shapes)
 step=2
 for model in "${models[@]}"; do
   config=configs/shapes/$model.py
   run_dir=$work/$model
   mkdir -p "$run_dir"
   # last_checkpoint is written after the file it names
-  if grep -qs epoch_8.pth "$run_dir/last_checkpoint"; then
+  if grep -qs "epoch_$epochs.pth" "$run_dir/last_checkpoint"; then
     say "$step/4 $model was trained before (--fresh trains again)"
   else
-    say "$step/4 training $model: 8 epochs; eta is for this model"
+    say "$step/4 training $model: $epochs epochs; eta is for this model"
     run "$run_dir/train.txt" "$python" "$mmdet_tools/train.py" "$config" --work-dir "$run_dir" --resume
   fi
   minutes_left=$((minutes_left - 7))
   say "$step/4 evaluating $model"
-  run "$run_dir/test.txt" "$python" "$mmdet_tools/test.py" "$config" "$run_dir/epoch_8.pth" --work-dir "$run_dir" \
+  run "$run_dir/test.txt" "$python" "$mmdet_tools/test.py" "$config" "$run_dir/epoch_$epochs.pth" --work-dir "$run_dir" \
     --cfg-options test_evaluator.outfile_prefix="$run_dir/detections"
   step=$((step + 1))
 done
 
 minutes_left=0
 say "4/4 table and picture"
-"$python" tools/demo_report.py "$work" "DETR=configs/shapes/${models[0]}.py" "Faster R-CNN=configs/shapes/${models[1]}.py"
+"$python" tools/demo_report.py "$work" "LocalDETR=configs/shapes/${models[0]}.py" "Faster R-CNN=configs/shapes/${models[1]}.py"
 printf '\n[demo] done in %d min\n' $((SECONDS / 60))

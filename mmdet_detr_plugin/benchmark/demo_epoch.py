@@ -30,7 +30,7 @@ class Stopwatch(Hook):
 
 def main() -> None:
     name, _ = sys.argv[1:]  # the device is what CUDA_VISIBLE_DEVICES leaves
-    cfg = Config.fromfile(config_path('detr_r18_1xb8-8e_shapes'))
+    cfg = Config.fromfile(config_path('detr_r18-half_1xb4-10e_shapes'))
     with tempfile.TemporaryDirectory() as folder:
         write_split(Path(folder) / 'data', 0, 'train', 800)
         if name == 'mmdet':

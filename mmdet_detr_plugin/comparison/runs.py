@@ -11,14 +11,29 @@ def seconds_per_epoch(work_dir: Path) -> float:
     Raises:
         ValueError: when the run has logged no training iteration.
     """
-    lines = (line for path in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in path.read_text().splitlines())
-    records = [record for line in lines if (record := _parsed(line))]
-    training = [record for record in records if 'time' in record and 'iter' in record and 'epoch' in record]
+    training = [record for record in _records(work_dir) if 'time' in record and 'iter' in record and 'epoch' in record]
     if not training:
         raise ValueError(f'{work_dir} has no log of training iterations (looked for */vis_data/scalars.json)')
     last = max(training, key=lambda record: record['iter'])
     # The logger of these configs never ignores an epoch's last iterations, so iterations / epochs is exact at the end of an epoch.
     return statistics.median(record['time'] for record in training) * last['iter'] / last['epoch']
+
+
+def last_scalars(work_dir: Path) -> dict:
+    """What the last evaluation of a run has logged.
+
+    Raises:
+        ValueError: when there was none.
+    """
+    evaluations = [record for record in _records(work_dir) if any(key.startswith('coco/') for key in record)]
+    if not evaluations:
+        raise ValueError(f'{work_dir} has no log of an evaluation (looked for */vis_data/scalars.json)')
+    return evaluations[-1]
+
+
+def _records(work_dir: Path) -> list[dict]:
+    lines = (line for path in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in path.read_text().splitlines())
+    return [record for line in lines if (record := _parsed(line))]
 
 
 def _parsed(line: str) -> dict | None:

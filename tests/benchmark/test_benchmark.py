@@ -50,13 +50,13 @@ def test_multiply_adds_include_attention():
     projections, products = 4 * 50 * 32 * 32, 2 * 50 * 50 * 32
     with torch.no_grad():
         assert giga_multiply_adds(lambda: attention(x, x, x)) * 1e9 == pytest.approx(projections + products)
-        predict = rows.predictor(peers.build(peers.model_config('detr_r18_1xb8-8e_shapes')), *rows.random_batch(1, 64, 64, 0, 'cpu'))
+        predict = rows.predictor(peers.build(peers.model_config('detr_r18-half_1xb4-10e_shapes')), *rows.random_batch(1, 64, 64, 0, 'cpu'))
         assert 0.3 < giga_multiply_adds(predict) < 1
         assert giga_multiply_adds(lambda: nn.Conv2d(3, 8, 3)(torch.zeros(1, 3, 10, 10))) * 1e9 == 8 * 8 * 8 * 27
 
 
 def test_peers_compute_the_same():
-    config = peers.model_config('detr_r18_1xb8-8e_shapes')
+    config = peers.model_config('detr_r18-half_1xb4-10e_shapes')
     assert peers.mmdet_config(config)['backbone']['dilations'] == (1, 1, 1, 2)
     models = peers.equal_detrs('detr_r18_8xb2-1x_coco', num_encoder_layers=1, num_decoder_layers=2)
     images, samples = rows.random_batch(1, 96, 128, 0, 'cpu')

@@ -17,12 +17,14 @@ from ..builders import build, make_batch
 from ..conftest import ROOT
 
 CONFIGS = sorted(path.relative_to(ROOT / 'configs') for path in (ROOT / 'configs').glob('*/*.py') if '_base_' not in path.parts)
+SHAPES = ('detr', 'detr-aided', 'local-detr')
 PAIRS = [
     ('detr/detr_r50_8xb2-150e_coco.py', 'faster_rcnn/faster-rcnn_r50_fpn_8xb2-150e_coco.py'),
     ('detr/detr_r50_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r50_fpn_8xb2-1x_coco.py'),
     ('detr/detr_r18_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r18_fpn_8xb2-1x_coco.py'),
     ('small/detr_r18_1xb4-10e_coco320.py', 'small/faster-rcnn_r18_fpn_1xb4-10e_coco320.py'),
-    ('shapes/detr_r18_1xb8-8e_shapes.py', 'shapes/faster-rcnn_r18_fpn_1xb8-8e_shapes.py'),
+    ('small/local-detr_r18_1xb4-10e_coco320.py', 'small/faster-rcnn_r18_fpn_1xb4-10e_coco320.py'),
+    *((f'shapes/{name}_r18-half_1xb4-10e_shapes.py', 'shapes/faster-rcnn_r18-half_fpn_1xb4-10e_shapes.py') for name in SHAPES),
 ]
 
 
@@ -169,6 +171,11 @@ def test_plugin_types_are_scoped(name):
         'ResNetDC5',
         'PretrainedBackbone',
         'PlainCheckpointHook',
+        'LocalDETR',
+        'LocalDETRHead',
+        'PyramidEncoder',
+        'DenseHeads',
+        'JitteredBoxes',
     }
     assert not own & {kind for kind in plugin_types(load(name).to_dict()) if isinstance(kind, str)}
 

@@ -83,7 +83,11 @@ def test_written_json_is_read_back_and_trains_any_config(tmp_path, make):
     content = json.loads(files[0].read_text())
     image = content['images'][0]
     assert (tmp_path / 'out' / content['info']['image_root'] / image['file_name']).is_file()
-    for name in ('detr/detr_r18_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r18_fpn_8xb2-1x_coco.py', 'shapes/detr_r18_1xb8-8e_shapes.py'):
+    for name in (
+        'detr/detr_r18_8xb2-1x_coco.py',
+        'faster_rcnn/faster-rcnn_r18_fpn_8xb2-1x_coco.py',
+        'shapes/detr_r18-half_1xb4-10e_shapes.py',
+    ):
         path = tmp_path / 'out' / 'config.py'
         path.write_text(config_for_dataset(ROOT / 'configs' / name, tmp_path / 'out'))
         cfg = Config.fromfile(path)

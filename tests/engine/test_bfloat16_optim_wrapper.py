@@ -11,7 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from ..builders import make_batch
 from ..conftest import ROOT
 
-CONFIGS = ('detr_r18_1xb8-8e_shapes', 'faster-rcnn_r18_fpn_1xb8-8e_shapes')
+CONFIGS = ('detr_r18-half_1xb4-10e_shapes', 'faster-rcnn_r18-half_fpn_1xb4-10e_shapes')
 
 
 @pytest.mark.parametrize('name', CONFIGS)

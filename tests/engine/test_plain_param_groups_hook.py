@@ -10,7 +10,7 @@ from ..conftest import ROOT
 def test_whole_training_step_compiles_in_a_runner(shapes_dir, tmp_path):
     """Optimiser and scipy included; without the hook, torch's compiler stops in the optimiser."""
     torch._dynamo.reset()
-    cfg = Config.fromfile(ROOT / 'configs' / 'shapes' / 'detr_r18_1xb8-8e_shapes.py')
+    cfg = Config.fromfile(ROOT / 'configs' / 'shapes' / 'detr_r18-half_1xb4-10e_shapes.py')
     # small, because the compiler takes its time for every parameter
     cfg.model.backbone.update(type='mmdet_detr_plugin.FoldedResNet', base_channels=8, stem_channels=8, num_stages=1, out_indices=(0,))
     cfg.model.backbone.update(strides=(1,), dilations=(1,))

@@ -151,7 +151,7 @@ def test_feature_maps_are_contiguous(training):
 def test_faster_rcnn_finds_the_same_with_either_backbone():
     found = []
     for kind in ('mmdet.ResNet', 'mmdet_detr_plugin.FoldedResNet'):
-        cfg = Config.fromfile(ROOT / 'configs' / 'shapes' / 'faster-rcnn_r18_fpn_1xb8-8e_shapes.py').model
+        cfg = Config.fromfile(ROOT / 'configs' / 'shapes' / 'faster-rcnn_r18-half_fpn_1xb4-10e_shapes.py').model
         cfg.backbone.type = kind
         torch.manual_seed(0)
         model = MODELS.build(cfg)

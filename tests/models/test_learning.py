@@ -20,7 +20,7 @@ from ..conftest import ROOT
 
 def cut_config() -> Config:
     """The demo's DETR, narrower and without dropout; the backbone is trained from scratch with it."""
-    cfg = Config.fromfile(ROOT / 'configs/shapes/detr_r18_1xb8-8e_shapes.py')
+    cfg = Config.fromfile(ROOT / 'configs/shapes/detr_r18-half_1xb4-10e_shapes.py')
     cfg.model.backbone.update(base_channels=32, stem_channels=32)
     cfg.model.neck.update(
         in_channels=256, embed_dims=128, num_encoder_layers=2, num_decoder_layers=2, feedforward_channels=256, dropout=0.0, num_queries=20

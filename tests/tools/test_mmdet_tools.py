@@ -15,8 +15,8 @@ from ..conftest import ROOT
 
 MMDET_TOOLS = Path(mmdet.__path__[0]) / '.mim' / 'tools'
 CONFIGS = {
-    'detr': 'configs/shapes/detr_r18_1xb8-8e_shapes.py',
-    'faster-rcnn': 'configs/shapes/faster-rcnn_r18_fpn_1xb8-8e_shapes.py',
+    'detr': 'configs/shapes/detr_r18-half_1xb4-10e_shapes.py',
+    'faster-rcnn': 'configs/shapes/faster-rcnn_r18-half_fpn_1xb4-10e_shapes.py',
 }
 
 

@@ -8,14 +8,14 @@ model = dict(
         type='mmdet_detr_plugin.FoldedResNet',
         depth=18,
         num_stages=4,
-        out_indices=(1, 2, 3),
+        out_indices=(0, 1, 2, 3),
         frozen_stages=-1,
         norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=False,
         style='pytorch',
         init_cfg=None,
     ),
-    neck=dict(type='mmdet_detr_plugin.PyramidEncoder', in_channels=[128, 256, 512], embed_dims=128, feedforward_channels=512),
+    neck=dict(type='mmdet_detr_plugin.PyramidEncoder', in_channels=[64, 128, 256, 512], embed_dims=128, feedforward_channels=512),
     bbox_head=dict(
         type='mmdet_detr_plugin.LocalDETRHead',
         num_classes=80,
@@ -30,7 +30,7 @@ model = dict(
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0, bias_decay_mult=0),
     clip_grad=dict(max_norm=10, norm_type=2),
 )

@@ -24,12 +24,20 @@ class LocalDecoderLayer(ResidualLayer):
     """Self-attention between queries, what is seen in the query's box, a feed-forward block; then its class and a better box."""
 
     def __init__(
-        self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float, value_dims: int, num_points: int, num_classes: int
+        self,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        dropout: float,
+        value_dims: int,
+        num_points: int,
+        view_scale: float,
+        num_classes: int,
     ) -> None:
         super().__init__(embed_dims, feedforward_channels, dropout, pre_norm=False)
         self.self_attn = RelationAttention(embed_dims, num_heads, dropout)
         self.norm3 = nn.LayerNorm(embed_dims)
-        self.num_points = num_points
+        self.num_points, self.view_scale = num_points, view_scale
         # one weight for each point and channel: where in the box something is matters more than what asks for it
         self.box_attn = nn.Linear(num_points**2 * value_dims, embed_dims)
         self.fc_cls = nn.Linear(embed_dims, num_classes)
@@ -76,7 +84,9 @@ class LocalDecoderLayer(ResidualLayer):
             return self.self_attn(located, x, features, attend_mask)
 
         def box_attention(x: Tensor) -> Tensor:
-            return apply_linear(self.box_attn, sample_in_boxes(values, shapes, boxes, level, self.num_points).flatten(2))
+            return apply_linear(
+                self.box_attn, sample_in_boxes(values, shapes, enlarged(boxes, self.view_scale), level, self.num_points).flatten(2)
+            )
 
         x = self.residual(x, self.norm1, box_attention)
         x = self.residual(x, self.norm2, self_attention)
@@ -87,6 +97,11 @@ class LocalDecoderLayer(ResidualLayer):
         overlap = features[..., OVERLAP_WITH_BETTER].amax(-1, keepdim=True)
         penalty = self.duplicate_gain * (overlap - self.duplicate_threshold).clamp(min=0)
         return apply_linear(self.fc_cls, x) - penalty, refine(boxes_cxcywh_norm, at_least_float32(self.box_mlp(x)))
+
+
+def enlarged(boxes: Tensor, factor: float) -> Tensor:
+    """(..., 4), centre and size, with sides ``factor`` times as long."""
+    return torch.cat((boxes[..., :2], factor * boxes[..., 2:]), dim=-1)
 
 
 def refine(boxes_cxcywh_norm: Tensor, deltas: Tensor) -> Tensor:

@@ -78,14 +78,14 @@ class DenseHead(BaseModule):
         flat = at_least_float32(torch.cat([level.flatten(2) for level in logits], dim=2).transpose(1, 2))  # (B, N, K)
         objects = targets.boxes_cxcywh_norm.to(boxes.dtype) * scale
         quality, which = assign(objects, targets.counts, shapes)  # (B, N) each
-        labels = targets.labels.gather(1, which) if objects.shape[1] else which
+        has_objects = objects.shape[1] > 0
+        labels = targets.labels.gather(1, which) if has_objects else which
+        wanted = objects.gather(1, which[..., None].expand(-1, -1, 4)) if has_objects else boxes.detach()  # of every cell, to wait for none
         target = F.one_hot(labels, self.num_classes) * quality[..., None]
         focal = (target - flat.detach().sigmoid()).square()
         norm = reduce_mean(quality.sum()).clamp(min=1)
         loss_cls = F.binary_cross_entropy_with_logits(flat, target, focal, reduction='sum') / norm
-        image, cell = quality.nonzero().unbind(1)
-        wanted = cxcywh_to_xyxy(objects)[image, which[image, cell]]
-        loss_box = (quality[image, cell] * (1 - aligned_giou(boxes[image, cell], wanted))).sum() / norm
+        loss_box = (quality * (1 - aligned_giou(boxes, cxcywh_to_xyxy(wanted)))).sum() / norm
         return dict(loss_cls=loss_cls, loss_iou=2 * loss_box)
 
 

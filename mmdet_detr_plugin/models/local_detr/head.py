@@ -25,7 +25,7 @@ from ..set_criterion import box_losses
 from ..targets import Targets, collate_targets
 from ..training_aids.jittered_boxes import JitteredQueries
 from .box_attention import level_of_boxes, sample_in_boxes
-from .decoder import LocalDecoderLayer
+from .decoder import LocalDecoderLayer, enlarged
 from .dense_head import DenseHead
 from .query_selection import select_locations
 from .relation_attention import pair_features
@@ -87,6 +87,7 @@ class LocalDETRHead(BaseModule):
         num_dense_levels: the dense head looks at this many of the memory's levels, the coarsest ones. Boxes are sampled from all.
         num_queries: Q; also the most objects that can be found in one image.
         num_points: P, along each side of a box.
+        view_scale: a query sees this many times the sides of its box: where an object ends is seen from outside too.
         value_dims: channels that are sampled from the memory.
         num_dense_convs: convolutions of the dense head before each of its outputs.
         jitter: training only: config of ``JitteredBoxes``.
@@ -106,6 +107,7 @@ class LocalDETRHead(BaseModule):
         feedforward_channels: int = 1024,
         dropout: float = 0.0,
         num_points: int = 7,
+        view_scale: float = 1.5,
         value_dims: int = 64,
         num_dense_convs: int = 1,
         jitter: dict | None = None,
@@ -136,6 +138,7 @@ class LocalDETRHead(BaseModule):
                 dropout,
                 value_dims=value_dims,
                 num_points=num_points,
+                view_scale=view_scale,
                 num_classes=num_classes,
             )
             for _ in range(num_decoder_layers)
@@ -174,7 +177,7 @@ class LocalDETRHead(BaseModule):
         for layer in self.layers:
             boxes = boxes.detach()
             boxes_in_memory = boxes * view.scale
-            level = level_of_boxes(boxes_in_memory, shapes, layer.num_points)
+            level = level_of_boxes(enlarged(boxes_in_memory, layer.view_scale), shapes, layer.num_points)
             if x is None:
                 seen = sample_in_boxes(tokens, shapes, boxes_in_memory, level, num_points=1).flatten(2)
                 x = self.content_norm(apply_linear(self.content_proj, seen))

@@ -14,9 +14,9 @@ SHAPES = [(96, 160), (128, 90)]
 
 
 def config(**head) -> dict:
-    model = Config.fromfile(ROOT / 'configs/shapes/local-detr_r18_1xb8-8e_shapes.py').model.to_dict()
+    model = Config.fromfile(ROOT / 'configs/shapes/local-detr_r18-half_1xb4-10e_shapes.py').model.to_dict()
     model['backbone'].update(base_channels=16, stem_channels=16)
-    model['neck'].update(in_channels=[32, 64, 128], embed_dims=32, num_heads=4, feedforward_channels=64)
+    model['neck'].update(in_channels=[16, 32, 64, 128], embed_dims=32, num_heads=4, feedforward_channels=64)
     model['bbox_head'].update(embed_dims=32, num_heads=4, feedforward_channels=64, num_queries=12, num_points=3, num_classes=5, **head)
     return model
 
@@ -94,8 +94,8 @@ def test_network_exports_as_one_graph():
 
 def test_parts_that_do_not_fit_say_so():
     wrong = config()
-    wrong['neck']['in_channels'] = [1, 64, 128]
-    with pytest.raises(ValueError, match=r'expects feature maps of \(1, 64, 128\) channels, the backbone gives \[32, 64, 128\]'):
+    wrong['neck']['in_channels'] = [1, 32, 64, 128]
+    with pytest.raises(ValueError, match=r'expects feature maps of \(1, 32, 64, 128\) channels, the backbone gives \[16, 32, 64, 128\]'):
         build(wrong)(torch.zeros(1, 3, 64, 64))
     wrong = config()
     wrong['neck']['embed_dims'] = 64

@@ -12,6 +12,7 @@ from mmdet_detr_plugin.boxes import aligned_iou, cxcywh_to_xyxy
 from mmdet_detr_plugin.models.hungarian_assigner import Pairs
 from mmdet_detr_plugin.models.local_detr.box_attention import level_of_boxes, sample_in_boxes
 from mmdet_detr_plugin.models.local_detr.decoder import refine
+from mmdet_detr_plugin.models.local_detr.dense_head import DenseHead, assign
 from mmdet_detr_plugin.models.local_detr.head import varifocal_loss
 from mmdet_detr_plugin.models.local_detr.query_selection import select_locations
 from mmdet_detr_plugin.models.local_detr.relation_attention import RelationAttention, pair_features
@@ -173,3 +174,52 @@ def test_groups_do_not_see_each_other():
 def test_without_objects_there_are_no_copies():
     extra, _ = jittered(make_batch([(96, 160), (128, 90)], [0, 0]))
     assert extra.boxes_cxcywh_norm.shape == (2, 0, 4) and extra.attend_mask(5).all() and len(extra.pairs(3).prediction) == 0
+
+
+def test_an_object_is_learned_by_the_cells_around_its_centre_on_the_level_of_its_size():
+    shapes = [(16, 16), (8, 8), (4, 4)]
+    # 4 cells of the finest level, its centre in the middle of cell (row 5, column 3); 16 such cells, that is 4 of the coarsest
+    small, large = [3.5 / 16, 5.5 / 16, 4 / 16, 4 / 16], [1.5 / 4, 2.5 / 4, 1.0, 1.0]
+    quality, which = assign(torch.tensor([[small, large]]), [2], shapes)
+    fine, middle, coarse = quality[0].split([256, 64, 16])
+    fine = fine.view(16, 16)
+    assert fine[5, 3] == 1 and fine[5, 4] == fine[6, 3] == pytest.approx(math.exp(-0.5)) and fine[4, 2] == pytest.approx(math.exp(-1))
+    assert (fine > 0).sum() == 9 and (middle == 0).all()
+    assert coarse.view(4, 4)[2, 1] == 1 and (coarse > 0).sum() == 9
+    assert which[0][:256][fine.flatten() > 0].tolist() == [0] * 9 and which[0][-16:][coarse > 0].tolist() == [1] * 9
+
+
+def test_an_object_smaller_than_a_cell_is_learned_by_the_cell_that_holds_it():
+    quality, _ = assign(torch.tensor([[[0.31, 0.33, 0.001, 0.001]]]), [1], [(4, 4)])
+    assert (quality > 0).nonzero().tolist() == [[0, 5]]
+
+
+def test_the_nearer_of_two_objects_wins_a_cell():
+    quality, which = assign(torch.tensor([[[1.5 / 8, 0.5, 0.5, 0.5], [3.5 / 8, 0.5, 0.5, 0.5]]]), [2], [(8, 8)])
+    row = which[0].view(8, 8)[3]
+    assert row[:2].tolist() == [0, 0] and row[3:5].tolist() == [1, 1]
+    one, _ = assign(torch.tensor([[[1.5 / 8, 0.5, 0.5, 0.5], [3.5 / 8, 0.5, 0.5, 0.5]]]), [1], [(8, 8)])
+    assert (one.view(8, 8)[:, 4] == 0).all() and (quality >= one).all()  # padded objects are nobody's
+
+
+def test_dense_boxes_that_fit_have_no_loss_and_reach_their_corners():
+    head = DenseHead(num_classes=5, embed_dims=8)
+    for parameter in head.conv_box.parameters():
+        torch.nn.init.zeros_(parameter)
+    logits, boxes = head([torch.randn(1, 8, 4, 6), torch.randn(1, 8, 2, 3)])
+    expected = torch.tensor([[0.5, 1.5, 2.5, 3.5]]) / torch.tensor([6, 4, 6, 4])  # a cell to each side of column 1, row 2
+    torch.testing.assert_close(boxes[0, 2 * 6 + 1], expected[0])
+    metas = [dict(img_shape=(40, 60))]
+    gt = random_gt(1, (40, 60))
+    gt.bboxes = expected * torch.tensor([60.0, 40.0, 60.0, 40.0])
+    targets = collate_targets([gt], metas, 5)
+    scale = torch.ones(1, 1, 4)
+    exact = [torch.full_like(level, -20.0) for level in logits]
+    quality, _ = assign(targets.boxes_cxcywh_norm, targets.counts, [(4, 6), (2, 3)])
+    fitting = boxes.clone()
+    fitting[0, quality[0] > 0] = expected
+    for index in (quality[0] > 0).nonzero().flatten().tolist():
+        exact[0].view(5, -1)[gt.labels.item(), index] = torch.logit(quality[0, index], eps=1e-6)
+    losses = head.loss(exact, fitting, targets, scale)
+    assert losses['loss_iou'] == 0 and losses['loss_cls'] < 1e-4
+    assert head.loss(logits, boxes, targets, scale)['loss_iou'] > 0.1

@@ -1,0 +1,7 @@
+_base_ = ['../_base_/models/local-detr_r18_scratch.py', '../_base_/datasets/shapes.py', '../_base_/schedules/schedule_10e_small.py']
+
+model = dict(
+    backbone=dict(base_channels=32, stem_channels=32),
+    neck=dict(in_channels=[32, 64, 128, 256]),
+    bbox_head=dict(num_classes=4),
+)

@@ -1,3 +1,0 @@
-_base_ = ['../_base_/models/local-detr_r18_scratch.py', '../_base_/datasets/shapes.py', '../_base_/schedules/schedule_8e_small.py']
-
-model = dict(bbox_head=dict(num_classes=4))

@@ -1,0 +1,135 @@
+"""Short trainings that differ in one thing each: what helps, what does not, what it costs. What ``tools/ablate.py`` runs."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..benchmark.results import machine
+from ..config_files import config_path, configs_folder
+from ..files import write_json
+from .runs import last_scalars, seconds_per_epoch
+
+NO_AIDS = {'model.training_aids.dense': None}
+NO_POINTS = {'model.neck.reference_points': None, 'model.bbox_head.zero_init_boxes': False}
+LONG_TEMPERATURE = {'model.neck.position_encoding.temperature': 10000.0}
+GROUPS = {'model.training_aids.groups': dict(type='mmdet_detr_plugin.QueryGroups', num_groups=2)}
+DENOISING = {'model.training_aids.denoising': dict(type='mmdet_detr_plugin.DenoisingQueries', num_classes=4)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        name: of its JSON file.
+        config: name of a shipped config.
+        what: for people.
+        options: values that replace the config's, by dotted name.
+    """
+
+    name: str
+    config: str
+    what: str
+    options: dict = field(default_factory=dict)
+
+
+AIDED, LOCAL = 'detr-aided_r18-half_1xb4-10e_shapes', 'local-detr_r18-half_1xb4-10e_shapes'
+PLANS = {
+    'shapes': [
+        Run('detr', 'detr_r18-half_1xb4-10e_shapes', 'plain DETR'),
+        Run('faster-rcnn', 'faster-rcnn_r18-half_fpn_1xb4-10e_shapes', 'Faster R-CNN'),
+        Run('aided', AIDED, 'plain DETR with all that helps it'),
+        Run('aided-no-dense', AIDED, '- dense head', NO_AIDS),
+        Run('aided-no-points', AIDED, '- reference points', NO_POINTS),
+        Run('aided-no-near', AIDED, '- attention that starts near', {'model.neck.look_near': False}),
+        Run('aided-long-temperature', AIDED, '- short temperature', LONG_TEMPERATURE),
+        Run('aided-groups', AIDED, '+ two groups of queries', GROUPS),
+        Run('aided-denoising', AIDED, '+ denoising queries', DENOISING),
+        Run('local', LOCAL, 'LocalDETR'),
+        Run('local-no-jitter', LOCAL, '- jittered boxes', {'model.bbox_head.jitter': None}),
+        Run('local-no-context', LOCAL, '- view beyond the box', {'model.bbox_head.view_scale': 1.0}),
+        Run('local-one-layer', LOCAL, 'one decoder layer', {'model.bbox_head.num_decoder_layers': 1}),
+    ]
+}
+
+
+def results_folder(plan: str) -> Path:
+    """Where the results of a plan are kept in the repository."""
+    return configs_folder() / plan / 'ablation'
+
+
+def run_plan(
+    runs: Sequence[Run], out: Path, work_dir: Path, options: dict | None = None, seeds: Sequence[int] = (0,), say=print
+) -> list[dict]:
+    """Train what has no result yet; interrupted and started again, it goes on.
+
+    Args:
+        out: folder of one JSON file for each run and seed.
+        work_dir: folder of the trainings.
+        options: for all runs, such as another data set.
+
+    Returns:
+        All results, in the order of the runs.
+
+    Raises:
+        RuntimeError: when a training fails, with the end of its output.
+    """
+    results = []
+    for run in runs:
+        for seed in seeds:
+            path = out / f'{run.name}-seed{seed}.json'
+            if not path.is_file():
+                say(f'{run.name}, seed {seed}: training')
+                out.mkdir(parents=True, exist_ok=True)
+                write_json(path, _train(run, seed, work_dir / f'{run.name}-seed{seed}', options or {}))
+            results.append(json.loads(path.read_text()))
+    return results
+
+
+def _train(run: Run, seed: int, work_dir: Path, options: dict) -> dict:
+    values = {**options, **run.options, 'randomness.seed': seed}
+    train = Path(find_spec('mmdet').origin).parent / '.mim' / 'tools' / 'train.py'
+    command = [sys.executable, '-W', 'ignore', str(train), config_path(run.config), '--work-dir', str(work_dir), '--resume']
+    command += ['--cfg-options', *(f'{key}={value}' for key, value in _flat(values).items())]
+    start = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f'{run.name}: {" ".join(command)} failed:\n{(done.stdout + done.stderr)[-3000:]}')
+    metrics = {key.removeprefix('coco/bbox_'): value for key, value in last_scalars(work_dir).items() if key.startswith('coco/bbox_mAP')}
+    return dict(
+        name=run.name,
+        what=run.what,
+        config=run.config,
+        options={key: value for key, value in values.items() if key not in options},
+        seed=seed,
+        metrics=metrics,
+        seconds_per_epoch=round(seconds_per_epoch(work_dir), 1),
+        seconds=round(time.monotonic() - start),
+        machine=machine('cpu'),
+    )
+
+
+def _flat(options: dict, prefix: str = '') -> dict:
+    """Nested dicts as dotted names, which is what ``--cfg-options`` takes."""
+    flat = {}
+    for key, value in options.items():
+        flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def table(results: Sequence[dict]) -> str:
+    """Markdown; one line for each run, means over its seeds."""
+    lines = ['| | AP | AP50 | AP75 | seconds an epoch | seeds |', '|---|---|---|---|---|---|']
+    by_run: dict[str, list[dict]] = {}
+    for result in results:
+        by_run.setdefault(result['name'], []).append(result)
+    for runs in by_run.values():
+        cells = [sum(run['metrics'][key] for run in runs) / len(runs) for key in ('mAP', 'mAP_50', 'mAP_75')]
+        seconds = sum(run['seconds_per_epoch'] for run in runs) / len(runs)
+        lines.append(f'| {runs[0]["what"]} | ' + ' | '.join(f'{cell:.3f}' for cell in cells) + f' | {seconds:.0f} | {len(runs)} |')
+    return '\n'.join(lines)
