@@ -1,9 +1,10 @@
 # Faster R-CNN for small images, trained from scratch: normalisation that learns, anchors from 16 pixels on, a head cut to what small
-# images need (fewer regions, narrower layers). Rate for 8 images a step, gradients clipped.
+# images need (fewer regions, narrower layers). Gradients clipped.
+# Residual branches start open (zero_init_residual=False): scales that start at zero need more steps to open than a short schedule has.
 _base_ = './faster-rcnn_r18_fpn.py'
 
 model = dict(
-    backbone=dict(frozen_stages=-1, norm_cfg=dict(type='BN', requires_grad=True), norm_eval=False, init_cfg=None),
+    backbone=dict(frozen_stages=-1, norm_cfg=dict(type='BN', requires_grad=True), norm_eval=False, zero_init_residual=False, init_cfg=None),
     neck=dict(out_channels=128),
     rpn_head=dict(in_channels=128, feat_channels=128, anchor_generator=dict(scales=[4])),
     roi_head=dict(bbox_roi_extractor=dict(out_channels=128), bbox_head=dict(in_channels=128, fc_out_channels=512)),

@@ -1,4 +1,5 @@
 # LocalDETR for small images, trained from scratch: the backbone of faster-rcnn_r18_fpn_scratch.py.
+# Residual branches start open (zero_init_residual=False): scales that start at zero need more steps to open than a short schedule has.
 model = dict(
     type='mmdet_detr_plugin.LocalDETR',
     data_preprocessor=dict(
@@ -12,6 +13,7 @@ model = dict(
         frozen_stages=-1,
         norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=False,
+        zero_init_residual=False,
         style='pytorch',
         init_cfg=None,
     ),

@@ -45,11 +45,11 @@ def sample_in_boxes(memory: Tensor, shapes: Sequence[tuple[int, int]], boxes: Te
     return sampled.view(batch_size, boxes.shape[1], num_points**2, channels)
 
 
-def level_of_boxes(boxes: Tensor, shapes: Sequence[tuple[int, int]], num_points: int) -> Tensor:
-    """The level on which P points along a box are about one cell apart, by the geometric mean of its sides: (B, Q, 4) -> (B, Q)."""
+def level_of_boxes(boxes: Tensor, shapes: Sequence[tuple[int, int]], num_cells: float) -> Tensor:
+    """The level on which a box is about ``num_cells`` long, by the geometric mean of its sides: (B, Q, 4) -> (B, Q)."""
     height, width = shapes[0]
     cells = (boxes[..., 2] * width * boxes[..., 3] * height).clamp(min=1e-6).sqrt()
-    return torch.log2(cells / num_points).round().clamp(0, len(shapes) - 1).long()
+    return torch.log2(cells / num_cells).round().clamp(0, len(shapes) - 1).long()
 
 
 def _neighbours(position: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,13 +31,12 @@ class LocalDecoderLayer(ResidualLayer):
         dropout: float,
         value_dims: int,
         num_points: int,
-        view_scale: float,
         num_classes: int,
     ) -> None:
         super().__init__(embed_dims, feedforward_channels, dropout, pre_norm=False)
         self.self_attn = RelationAttention(embed_dims, num_heads, dropout)
         self.norm3 = nn.LayerNorm(embed_dims)
-        self.num_points, self.view_scale = num_points, view_scale
+        self.num_points = num_points
         # one weight for each point and channel: where in the box something is matters more than what asks for it
         self.box_attn = nn.Linear(num_points**2 * value_dims, embed_dims)
         self.fc_cls = nn.Linear(embed_dims, num_classes)
@@ -58,7 +57,7 @@ class LocalDecoderLayer(ResidualLayer):
         query_pos: Tensor,
         values: Tensor,
         shapes: Sequence[tuple[int, int]],
-        boxes: Tensor,
+        regions: Tensor,
         level: Tensor,
         features: Tensor,
         attend_mask: Tensor | None,
@@ -70,8 +69,8 @@ class LocalDecoderLayer(ResidualLayer):
             query_pos: (B, Q, D), from the boxes.
             values: (B, N, C), the memory to sample from; see ``sample_in_boxes``.
             shapes: (h, w) of each of its levels.
-            boxes: (B, Q, 4), centre and size as fractions of the memory's sides.
-            level: (B, Q), the level that each box is seen on.
+            regions: (B, Q, 4), what each query sees: centre and size as fractions of the memory's sides.
+            level: (B, Q), the level that it sees it on.
             features: (B, Q, Q, F), of each pair of queries; see ``pair_features``.
             attend_mask: (B or 1, 1, Q, Q), True = may be attended to; None = everything may.
 
@@ -84,9 +83,8 @@ class LocalDecoderLayer(ResidualLayer):
             return self.self_attn(located, x, features, attend_mask)
 
         def box_attention(x: Tensor) -> Tensor:
-            return apply_linear(
-                self.box_attn, sample_in_boxes(values, shapes, enlarged(boxes, self.view_scale), level, self.num_points).flatten(2)
-            )
+            seen = sample_in_boxes(values, shapes, regions, level, self.num_points)
+            return apply_linear(self.box_attn, seen.flatten(2))
 
         x = self.residual(x, self.norm1, box_attention)
         x = self.residual(x, self.norm2, self_attention)
@@ -97,11 +95,6 @@ class LocalDecoderLayer(ResidualLayer):
         overlap = features[..., OVERLAP_WITH_BETTER].amax(-1, keepdim=True)
         penalty = self.duplicate_gain * (overlap - self.duplicate_threshold).clamp(min=0)
         return apply_linear(self.fc_cls, x) - penalty, refine(boxes_cxcywh_norm, at_least_float32(self.box_mlp(x)))
-
-
-def enlarged(boxes: Tensor, factor: float) -> Tensor:
-    """(..., 4), centre and size, with sides ``factor`` times as long."""
-    return torch.cat((boxes[..., :2], factor * boxes[..., 2:]), dim=-1)
 
 
 def refine(boxes_cxcywh_norm: Tensor, deltas: Tensor) -> Tensor:

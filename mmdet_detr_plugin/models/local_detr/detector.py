@@ -54,9 +54,8 @@ class LocalDETR(BaseDetector):
         img_shapes = img_shapes or [(height, width)] * len(batch_inputs)
         feats = self.backbone(batch_inputs)
         masks = [feature_padding_mask(img_shapes, (height, width), feat.shape[-2:], feat.device) for feat in feats]
-        sizes = torch.tensor([[[w, h, w, h]] for h, w in img_shapes], dtype=torch.float32)
-        scale = sizes / torch.tensor([width, height, width, height])
-        return self.neck(feats, masks[-1]), View(to_device(sizes, feats[0].device), to_device(scale, feats[0].device), masks)
+        scale = torch.tensor([[[w / width, h / height] * 2] for h, w in img_shapes])
+        return self.neck(feats, masks[-1]), View(to_device(scale, feats[0].device), masks)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses by name; mmengine sums them."""

@@ -25,7 +25,7 @@ from ..set_criterion import box_losses
 from ..targets import Targets, collate_targets
 from ..training_aids.jittered_boxes import JitteredQueries
 from .box_attention import level_of_boxes, sample_in_boxes
-from .decoder import LocalDecoderLayer, enlarged
+from .decoder import LocalDecoderLayer
 from .dense_head import DenseHead
 from .query_selection import select_locations
 from .relation_attention import pair_features
@@ -41,18 +41,19 @@ ASSIGNER = dict(
     ],
 )
 
+# Boxes are seen on a level this much finer than their points: where an object ends shows in fine cells, and what it is in all of them.
+CELLS_PER_POINT = 3
+
 
 @dataclass
 class View:
     """Where the images of a batch lie in it.
 
     Attributes:
-        sizes: (B, 1, 4), width, height, width, height of each image in pixels, without padding.
-        scale: (B, 1, 4), those as fractions of the padded batch's.
+        scale: (B, 1, 4), width, height, width, height of each image without padding, as fractions of the padded batch's.
         padding_masks: (B, h, w) of each level, True = padding; None where nothing is padded.
     """
 
-    sizes: Tensor
     scale: Tensor
     padding_masks: list[Tensor | None]
 
@@ -119,7 +120,7 @@ class LocalDETRHead(BaseModule):
         super().__init__(init_cfg=init_cfg)
         train_cfg = train_cfg or {}
         self.num_classes, self.embed_dims, self.num_queries = num_classes, embed_dims, num_queries
-        self.num_dense_levels = num_dense_levels
+        self.num_dense_levels, self.view_scale = num_dense_levels, view_scale
         self.max_per_img = (test_cfg or {}).get('max_per_img') or num_queries
         self.loss_weights = dict(loss_cls=1.0, loss_bbox=5.0, loss_iou=2.0) | (loss_weights or {})
         self.assigner = MMDET_TASK_UTILS.build(train_cfg.get('assigner') or ASSIGNER)
@@ -138,7 +139,6 @@ class LocalDETRHead(BaseModule):
                 dropout,
                 value_dims=value_dims,
                 num_points=num_points,
-                view_scale=view_scale,
                 num_classes=num_classes,
             )
             for _ in range(num_decoder_layers)
@@ -176,13 +176,14 @@ class LocalDETRHead(BaseModule):
         x, all_logits, all_boxes = None, [], []
         for layer in self.layers:
             boxes = boxes.detach()
-            boxes_in_memory = boxes * view.scale
-            level = level_of_boxes(enlarged(boxes_in_memory, layer.view_scale), shapes, layer.num_points)
+            regions = boxes * view.scale  # as fractions of the memory's sides
+            regions = torch.cat((regions[..., :2], self.view_scale * regions[..., 2:]), dim=-1)
+            level = level_of_boxes(regions, shapes, CELLS_PER_POINT * layer.num_points)
             if x is None:
-                seen = sample_in_boxes(tokens, shapes, boxes_in_memory, level, num_points=1).flatten(2)
+                seen = sample_in_boxes(tokens, shapes, regions, level, num_points=1).flatten(2)
                 x = self.content_norm(apply_linear(self.content_proj, seen))
             features = pair_features(boxes, scores, attend_mask)
-            x = layer(x, self._position(boxes, x.dtype), values, shapes, boxes_in_memory, level, features, attend_mask)
+            x = layer(x, self._position(boxes, x.dtype), values, shapes, regions, level, features, attend_mask)
             logits, boxes = layer.predict(x, boxes, features)
             scores = at_least_float32(logits.detach()).amax(-1)
             all_logits.append(logits)

@@ -45,11 +45,11 @@ def test_samples_in_boxes_equal_grid_sample():
 
 
 @pytest.mark.parametrize('cells, expected', [(1, 0), (7, 0), (9.8, 0), (10.0, 1), (14, 1), (20, 2), (1000, 2)])
-def test_a_box_is_seen_on_the_level_whose_cells_fit_its_points(cells, expected):
+def test_the_level_of_a_box_is_the_one_on_which_it_has_that_many_cells(cells, expected):
     box = torch.tensor([[[0.5, 0.5, cells / 100, cells / 100]]])
-    assert level_of_boxes(box, [(100, 100), (50, 50), (25, 25)], num_points=7).item() == expected
+    assert level_of_boxes(box, [(100, 100), (50, 50), (25, 25)], num_cells=7).item() == expected
     wide = torch.tensor([[[0.5, 0.5, 4 * cells / 100, cells / 400]]])  # the same area
-    assert level_of_boxes(wide, [(100, 100), (50, 50), (25, 25)], num_points=7).item() == expected
+    assert level_of_boxes(wide, [(100, 100), (50, 50), (25, 25)], num_cells=7).item() == expected
 
 
 def test_refinement_moves_boxes_in_units_of_their_size():

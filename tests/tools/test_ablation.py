@@ -1,0 +1,50 @@
+"""The ablation command, and with it that the recipe learns where plain DETR does not."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mmdet_detr_plugin.comparison.ablation import PLANS, Run, run_plan
+from mmdet_detr_plugin.config_files import config_path
+from mmdet_detr_plugin.datasets.shapes import write_split
+
+from ..conftest import ROOT
+
+
+def ablate(tmp_path, *args) -> str:
+    command = [sys.executable, str(ROOT / 'tools/ablate.py'), 'shapes', '--out', 'results', '--work-dir', 'work', *args]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_local_detr_beats_plain_detr_by_far(tmp_path):
+    """Three epochs of 400 images, evaluated on 100 others; about two minutes. Results are kept and not made again."""
+    write_split(tmp_path / 'shapes', seed=0, split='train', count=400)
+    write_split(tmp_path / 'shapes', seed=0, split='test', count=100)
+    args = ('--runs', 'detr', 'local', '--epochs', '3', '--data', 'shapes')
+    first = ablate(tmp_path, *args)
+    plain, local = (json.loads((tmp_path / 'results' / f'{name}-seed0.json').read_text()) for name in ('detr', 'local'))
+    print(plain['metrics'], local['metrics'])
+    assert local['metrics']['mAP'] > 0.03 and local['metrics']['mAP'] > 20 * plain['metrics']['mAP']
+    assert local['seed'] == 0 and local['seconds_per_epoch'] > 0 and local['machine']['torch']
+    made = (tmp_path / 'results' / 'local-seed0.json').stat().st_mtime_ns
+    assert ablate(tmp_path, *args) == first
+    assert (tmp_path / 'results' / 'local-seed0.json').stat().st_mtime_ns == made
+    assert '| plain DETR | 0.0' in first and '| LocalDETR | 0.' in first
+
+
+def test_failed_run_leaves_no_result_and_says_why(tmp_path):
+    run = Run('broken', 'detr_r18-half_1xb4-10e_shapes', 'broken', {'model.neck.embed_dims': 255})
+    with pytest.raises(RuntimeError, match=r'broken: .*failed:[\s\S]*num_feats'):
+        run_plan([run], tmp_path / 'results', tmp_path / 'work', say=lambda text: None)
+    assert not list((tmp_path / 'results').iterdir())
+
+
+def test_planned_configs_exist_and_names_are_unique():
+    for runs in PLANS.values():
+        assert len({run.name for run in runs}) == len(runs)
+        for run in runs:
+            config_path(run.config)
