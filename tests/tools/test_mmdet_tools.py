@@ -81,12 +81,12 @@ def test_test_tool_reads_the_checkpoint(trained):
 def test_training_resumes_with_its_history(trained):
     config, work = trained
     output = mmdet_tool('train.py', config, '--work-dir', work, '--resume', '--cfg-options', 'train_cfg.max_epochs=2')
-    assert 'resumed epoch: 1, iter: 2' in output and 'Epoch(train) [1]' not in output
+    assert 'resumed epoch: 1, iter: 4' in output and 'Epoch(train) [1]' not in output
     assert 'just skip resuming' not in output  # mmengine's words for a history that it lost
     first, second = (torch.load(work / f'epoch_{epoch}.pth', weights_only=True) for epoch in (1, 2))
     history = [checkpoint['message_hub']['log_scalars']['train/loss']['log_history'] for checkpoint in (first, second)]
-    assert len(history[0]) == 2 and len(history[1]) == 4 and torch.equal(history[1][:2], history[0])
-    assert first['meta']['epoch'] == 1 and second['meta']['epoch'] == 2 and second['meta']['iter'] == 4
+    assert len(history[0]) == 4 and len(history[1]) == 8 and torch.equal(history[1][:4], history[0])
+    assert first['meta']['epoch'] == 1 and second['meta']['epoch'] == 2 and second['meta']['iter'] == 8
 
 
 def test_init_detector_and_inferencer_read_the_checkpoint(trained, shapes_dir):
