@@ -91,6 +91,7 @@ class LocalDETRHead(BaseModule):
         view_scale: a query sees this many times the sides of its box: where an object ends is seen from outside too.
         value_dims: channels that are sampled from the memory.
         num_dense_convs: convolutions of the dense head before each of its outputs.
+        norm_cfg: of these convolutions; batch norm by default.
         jitter: training only: config of ``JitteredBoxes``.
         loss_weights: of ``loss_cls``, ``loss_bbox`` (L1) and ``loss_iou`` (GIoU).
         train_cfg: ``assigner``, default ``ASSIGNER``.
@@ -111,6 +112,7 @@ class LocalDETRHead(BaseModule):
         view_scale: float = 1.5,
         value_dims: int = 64,
         num_dense_convs: int = 1,
+        norm_cfg: dict | None = None,
         jitter: dict | None = None,
         loss_weights: dict | None = None,
         train_cfg: dict | None = None,
@@ -125,7 +127,7 @@ class LocalDETRHead(BaseModule):
         self.loss_weights = dict(loss_cls=1.0, loss_bbox=5.0, loss_iou=2.0) | (loss_weights or {})
         self.assigner = MMDET_TASK_UTILS.build(train_cfg.get('assigner') or ASSIGNER)
         self.jitter = MODELS.build(jitter) if jitter else None
-        self.dense_head = DenseHead(num_classes, embed_dims, num_dense_convs)
+        self.dense_head = DenseHead(num_classes, embed_dims, num_dense_convs, norm_cfg)
         self.value_proj = nn.Linear(embed_dims, value_dims)
         self.content_proj = nn.Linear(embed_dims, embed_dims)
         self.content_norm = nn.LayerNorm(embed_dims)
