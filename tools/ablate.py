@@ -28,6 +28,8 @@ def main() -> None:
     names = [run.name for run in PLANS[args.plan]]
     if unknown := sorted(set(args.runs or ()) - set(names)):
         parser.error(f'unknown runs {", ".join(unknown)}; there are {", ".join(names)}')
+    if (args.epochs or args.data) and not args.out:
+        parser.error('--epochs and --data change what is measured; name a folder for such results with --out')
     options = {}
     if args.epochs:
         options |= {'train_cfg.max_epochs': args.epochs, 'train_cfg.val_interval': args.epochs}
@@ -39,7 +41,7 @@ def main() -> None:
     try:
         out = args.out or results_folder(args.plan)
         print(table(run_plan(runs, out, args.work_dir / args.plan, options, args.seeds, lambda text: print(text, file=sys.stderr))))
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         sys.exit(f'error: {error}')
 
 

@@ -16,6 +16,7 @@ from .formats import FORMATS, PLUGIN, Format, recognise, to_other_names, to_plug
 
 CLASS_WEIGHT, CLASS_BIAS = 'bbox_head.fc_cls.weight', 'bbox_head.fc_cls.bias'
 QUERIES = 'neck.query_embed.weight'
+POINTS = 'neck.reference_logits'
 TRAINING_AIDS = 'training_aids.'  # what helped in training only
 COUNTER = '.num_batches_tracked'  # of batch norms; without meaning where they are frozen, and missing in most files
 
@@ -161,6 +162,8 @@ def resize_queries(weights: PluginWeights, num_queries: int) -> None:
     old = len(queries)
     if num_queries == old:
         return
+    if POINTS in weights.state:
+        raise ValueError(f'the queries belong to the points of a grid ({POINTS}), and their number cannot be changed; train another model')
     weights.state[QUERIES] = torch.cat(
         (queries[:num_queries], torch.randn(max(0, num_queries - old), queries.shape[1], dtype=queries.dtype))
     )

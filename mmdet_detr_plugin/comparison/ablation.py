@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+
+import torch
 
 from ..benchmark.results import machine
 from ..config_files import config_path, configs_folder
@@ -78,6 +79,7 @@ def run_plan(
 
     Raises:
         RuntimeError: when a training fails, with the end of its output.
+        ValueError: when a result was made with other options, or a training has logged no evaluation.
     """
     results = []
     for run in runs:
@@ -87,7 +89,13 @@ def run_plan(
                 say(f'{run.name}, seed {seed}: training')
                 out.mkdir(parents=True, exist_ok=True)
                 write_json(path, _train(run, seed, work_dir / f'{run.name}-seed{seed}', options or {}))
-            results.append(json.loads(path.read_text()))
+            result = json.loads(path.read_text())
+            if result['common'] != (options or {}):
+                raise ValueError(
+                    f'{path} was made with {result["common"] or "the settings of the configs"}, this run has '
+                    f'{options or "those of the configs"}; write to another folder (--out)'
+                )
+            results.append(result)
     return results
 
 
@@ -96,7 +104,6 @@ def _train(run: Run, seed: int, work_dir: Path, options: dict) -> dict:
     train = Path(find_spec('mmdet').origin).parent / '.mim' / 'tools' / 'train.py'
     command = [sys.executable, '-W', 'ignore', str(train), config_path(run.config), '--work-dir', str(work_dir), '--resume']
     command += ['--cfg-options', *(f'{key}={value}' for key, value in _flat(values).items())]
-    start = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f'{run.name}: {" ".join(command)} failed:\n{(done.stdout + done.stderr)[-3000:]}')
@@ -105,12 +112,12 @@ def _train(run: Run, seed: int, work_dir: Path, options: dict) -> dict:
         name=run.name,
         what=run.what,
         config=run.config,
-        options={key: value for key, value in values.items() if key not in options},
+        options=run.options,
+        common=options,
         seed=seed,
         metrics=metrics,
         seconds_per_epoch=round(seconds_per_epoch(work_dir), 1),
-        seconds=round(time.monotonic() - start),
-        machine=machine('cpu'),
+        machine=machine('cuda' if torch.cuda.is_available() else 'cpu'),
     )
 
 

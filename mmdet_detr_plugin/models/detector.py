@@ -8,7 +8,8 @@ import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures import SampleList
-from torch import Tensor, nn
+from mmengine.model import ModuleDict
+from torch import Tensor
 
 from ..devices import to_device
 from ..registry import MODELS
@@ -18,9 +19,47 @@ from .training_aids.training_step import TrainingStep
 from .transformer_neck import TransformerNeck
 
 
+class SetDetector(BaseDetector):
+    """Backbone, neck and a head that predicts a set: no anchors, no NMS.
+
+    Args:
+        backbone: config.
+        neck: config.
+        bbox_head: config.
+        train_cfg: handed to the head.
+        test_cfg: handed to the head.
+        data_preprocessor: config; mmdet's ``DetDataPreprocessor``.
+
+    Raises:
+        ValueError: when neck and head have other numbers of channels.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict,
+        bbox_head: dict,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        # Copies, because some of mmdet's classes write into the config they were given.
+        bbox_head = copy.deepcopy(bbox_head)
+        bbox_head.update({key: copy.deepcopy(cfg) for key, cfg in (('train_cfg', train_cfg), ('test_cfg', test_cfg)) if cfg is not None})
+        self.backbone = MMDET_MODELS.build(copy.deepcopy(backbone))
+        self.neck = MMDET_MODELS.build(copy.deepcopy(neck))
+        self.bbox_head = MMDET_MODELS.build(bbox_head)
+        if self.neck.embed_dims != self.bbox_head.embed_dims:
+            raise ValueError(
+                f'neck.embed_dims is {self.neck.embed_dims}, bbox_head.embed_dims is {self.bbox_head.embed_dims}; they must be equal'
+            )
+
+
 @MODELS.register_module()
-class DETR(BaseDetector):
-    """Backbone, transformer neck and set-prediction head. No anchors, no NMS: all queries are returned.
+class DETR(SetDetector):
+    """Backbone, transformer neck and set-prediction head.
 
     Args:
         backbone: config; the last feature map it returns is used.
@@ -47,25 +86,17 @@ class DETR(BaseDetector):
         compile_transformer: bool | dict = False,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        # Copies, because some of mmdet's classes write into the config they were given.
-        bbox_head = copy.deepcopy(bbox_head)
-        bbox_head.update({key: copy.deepcopy(cfg) for key, cfg in (('train_cfg', train_cfg), ('test_cfg', test_cfg)) if cfg is not None})
-        self.backbone = MMDET_MODELS.build(copy.deepcopy(backbone))
-        self.neck = MMDET_MODELS.build(copy.deepcopy(neck))
-        self.bbox_head = MMDET_MODELS.build(bbox_head)
-        if self.neck.embed_dims != self.bbox_head.embed_dims:
-            raise ValueError(
-                f'neck.embed_dims is {self.neck.embed_dims}, bbox_head.embed_dims is {self.bbox_head.embed_dims}; they must be equal'
-            )
+        super().__init__(backbone, neck, bbox_head, train_cfg, test_cfg, data_preprocessor, init_cfg)
         aids = {name: aid for name, aid in (training_aids or {}).items() if aid is not None}
-        self.training_aids = nn.ModuleDict({name: MMDET_MODELS.build(copy.deepcopy(aid)) for name, aid in aids.items()})
+        self.training_aids = ModuleDict({name: MMDET_MODELS.build(copy.deepcopy(aid)) for name, aid in aids.items()})
         self._check_parts()
         for aid in self.training_aids.values():
             aid.start(self.neck)
         if compile_transformer is not False:
             arguments = {} if compile_transformer is True else compile_transformer
-            for part in (self.neck, self.bbox_head):
+            # with training aids the neck is called in two steps, of which these are the parts
+            neck = [self.neck.encoder, self.neck.decoder] if self.training_aids else [self.neck]
+            for part in (*neck, self.bbox_head):
                 part.compile(**{'dynamic': True, **arguments})  # images of all sizes come
 
     def _check_parts(self) -> None:

@@ -19,7 +19,7 @@ from ..devices import at_least_float32, is_autocast, to_device
 from ..registry import MODELS
 from .fused_linear import apply_linear
 from .hungarian_assigner import Pairs, assign_one_by_one
-from .set_criterion import box_losses, classification_loss
+from .set_criterion import box_losses, by_layer, classification_loss
 from .targets import Targets, collate_targets
 
 PAPER_LOSS_CLS = dict(type='CrossEntropyLoss', use_sigmoid=False, bg_cls_weight=0.1, class_weight=1.0, loss_weight=1.0)
@@ -180,13 +180,7 @@ class DETRHead(BaseModule):
         num_objects = copies * reduce_mean(l1_sum.new_full((), targets.num_objects)).clamp(min=1)
         weight_sum = weight_sum.clamp(min=torch.finfo(weight_sum.dtype).tiny)  # no-object may have weight 0
         losses = dict(loss_cls=cls_sum / weight_sum, loss_bbox=l1_sum / num_objects, loss_iou=giou_sum / num_objects)
-        weighted = {name: torch.unbind_copy(self.loss_weights[name] * values) for name, values in losses.items()}
-        num_layers = len(all_layers_cls_scores)
-        return {
-            ('' if layer == num_layers - 1 else f'd{layer}.') + name: values[layer]
-            for layer in (num_layers - 1, *range(num_layers - 1))
-            for name, values in weighted.items()
-        }
+        return by_layer({name: self.loss_weights[name] * values for name, values in losses.items()})
 
     def loss_and_predict(self, hidden_states: Tensor, batch_data_samples: SampleList) -> tuple[dict[str, Tensor], list[InstanceData]]:
         """``loss`` and ``predict`` on one forward pass."""

@@ -194,6 +194,11 @@ class HungarianAssigner(BaseAssigner):
         """(Q, T), the sum of any of mmdet's match costs."""
         return sum(cost(pred_instances=pred_instances, gt_instances=gt_instances, img_meta=img_meta) for cost in self.match_costs)
 
+    @property
+    def has_paper_costs(self) -> bool:
+        """Whether the costs have the form of the paper's, with whatever weights."""
+        return self._paper_weights() is not None
+
     def _paper_weights(self) -> tuple[float, float, float] | None:
         """(class, L1, GIoU) when the costs have the form of the paper's, each at most once; None for any other set of costs."""
         weights = {}
@@ -214,7 +219,7 @@ class HungarianAssigner(BaseAssigner):
             self._warned = True
             warnings.warn(
                 f'An image has {max(counts)} objects, the model {num_queries} queries: the objects of highest cost stay unmatched and can '
-                'never be found. Raise model.neck.num_queries (said once).',
+                "never be found. Raise the model's num_queries (said once).",
                 stacklevel=3,
             )
 

@@ -57,7 +57,7 @@ class SinePositionEncoding(nn.Module):
         return torch.cat((self.encode_axis(y), self.encode_axis(x)), dim=3).permute(0, 3, 1, 2)
 
     def encode_points(self, points: Tensor) -> Tensor:
-        """(..., 2), x and y as fractions of an image's sides -> (..., D), what a cell at that place gets.
+        """(..., 2), x and y as fractions of an image's sides -> (..., D), what a cell gets that ends there: cells count from one.
 
         Raises:
             ValueError: when positions are not normalised.

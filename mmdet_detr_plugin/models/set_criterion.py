@@ -75,3 +75,14 @@ def box_losses(boxes_cxcywh_norm: Tensor, pairs: Pairs, targets: Targets) -> tup
     giou = 1 - aligned_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))
     sums = boxes.new_zeros(len(boxes_cxcywh_norm), 2).index_add(0, pairs.layer, torch.stack((l1, giou), dim=-1))
     return sums[:, 0], sums[:, 1]
+
+
+def by_layer(losses: dict[str, Tensor], prefix: str = '') -> dict[str, Tensor]:
+    """Losses (L,) of all layers as scalars: the last layer's under their plain names, the others' behind ``d0.``, ``d1.`` ..."""
+    scalars = {name: torch.unbind_copy(values) for name, values in losses.items()}
+    num_layers = len(next(iter(scalars.values())))
+    return {
+        prefix + ('' if layer == num_layers - 1 else f'd{layer}.') + name: values[layer]
+        for layer in (num_layers - 1, *range(num_layers - 1))
+        for name, values in scalars.items()
+    }

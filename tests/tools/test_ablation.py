@@ -30,6 +30,8 @@ def test_local_detr_beats_plain_detr_by_far(tmp_path):
     print(plain['metrics'], local['metrics'])
     assert local['metrics']['mAP'] > 0.03 and local['metrics']['mAP'] > 20 * plain['metrics']['mAP']
     assert local['seed'] == 0 and local['seconds_per_epoch'] > 0 and local['machine']['torch']
+    with pytest.raises(AssertionError, match='was made with'):
+        ablate(tmp_path, *args[:3], '--epochs', '2', '--data', 'shapes')
     made = (tmp_path / 'results' / 'local-seed0.json').stat().st_mtime_ns
     assert ablate(tmp_path, *args) == first
     assert (tmp_path / 'results' / 'local-seed0.json').stat().st_mtime_ns == made

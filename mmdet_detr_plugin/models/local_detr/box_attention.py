@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...devices import to_device
+
 
 def sample_in_boxes(memory: Tensor, shapes: Sequence[tuple[int, int]], boxes: Tensor, level: Tensor, num_points: int) -> Tensor:
     """Bilinear samples on a grid of P x P points in every box, from one level of the memory; outside the memory everything is 0.
@@ -27,7 +29,7 @@ def sample_in_boxes(memory: Tensor, shapes: Sequence[tuple[int, int]], boxes: Te
     """
     batch_size, num_cells, channels = memory.shape
     boxes = boxes.detach().float()
-    heights, widths = torch.tensor(shapes, device=boxes.device).unbind(1)  # (L,) each
+    heights, widths = to_device(torch.tensor(shapes), boxes.device).unbind(1)  # (L,) each
     starts = torch.cumsum(heights * widths, 0) - heights * widths
     height, width, start = heights[level][..., None], widths[level][..., None], starts[level][..., None]  # (B, Q, 1) each
 
@@ -49,11 +51,13 @@ def level_of_boxes(boxes: Tensor, shapes: Sequence[tuple[int, int]], num_cells: 
     """The level on which a box is about ``num_cells`` long, by the geometric mean of its sides: (B, Q, 4) -> (B, Q)."""
     height, width = shapes[0]
     cells = (boxes[..., 2] * width * boxes[..., 3] * height).clamp(min=1e-6).sqrt()
-    return torch.log2(cells / num_cells).round().clamp(0, len(shapes) - 1).long()
+    return torch.log2(cells / num_cells).round().nan_to_num(0.0).clamp(0, len(shapes) - 1).long()
 
 
 def _neighbours(position: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
     """The two cells beside each position and their weights, which are 0 outside: (B, Q, P) -> (B, Q, P, 2) twice."""
+    # boxes that are not finite must reach the matching, which says so, and not make an index that ends the process
+    position = position.nan_to_num(0.0, 0.0, 0.0)
     low = position.floor()
     cells = torch.stack((low, low + 1), dim=-1)
     weights = torch.stack((low + 1 - position, position - low), dim=-1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import ConvModule
+from mmcv.cnn import build_norm_layer
 from mmdet.utils import reduce_mean
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
@@ -22,6 +22,25 @@ CELLS_OF_OBJECT = 4  # along a side, about; decides the level
 MAX_LOG_DISTANCE = 8.0  # in cells, before exp
 
 
+class Tower(nn.Module):
+    """Convolutions that all levels share, with norms of each level's own: batch statistics of fine and coarse levels differ."""
+
+    def __init__(self, embed_dims: int, num_levels: int, num_convs: int, norm_cfg: dict) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(embed_dims, embed_dims, 3, padding=1, bias=False) for _ in range(num_convs))
+        self.norms = nn.ModuleList(
+            nn.ModuleList(build_norm_layer(norm_cfg, embed_dims)[1] for _ in range(num_convs)) for _ in range(num_levels)
+        )
+        for conv in self.convs:
+            nn.init.kaiming_normal_(conv.weight, nonlinearity='relu')
+
+    def forward(self, x: Tensor, level: int) -> Tensor:
+        """(B, D, h, w) -> (B, D, h, w)."""
+        for conv, norm in zip(self.convs, self.norms[level], strict=True):
+            x = F.relu(norm(conv(x)))
+        return x
+
+
 class DenseHead(BaseModule):
     """Class scores and a box for every cell, without anchors.
 
@@ -32,19 +51,15 @@ class DenseHead(BaseModule):
     Args:
         num_classes: K.
         embed_dims: D.
+        num_levels: of the memory.
         num_convs: 3 x 3 convolutions before each of the two outputs.
         norm_cfg: theirs; batch norm by default.
     """
 
-    def __init__(self, num_classes: int, embed_dims: int, num_convs: int = 1, norm_cfg: dict | None = None) -> None:
+    def __init__(self, num_classes: int, embed_dims: int, num_levels: int, num_convs: int = 1, norm_cfg: dict | None = None) -> None:
         super().__init__()
         self.num_classes = num_classes
-
-        def tower() -> nn.Sequential:
-            norm = norm_cfg or dict(type='BN')
-            return nn.Sequential(*(ConvModule(embed_dims, embed_dims, 3, padding=1, norm_cfg=norm) for _ in range(num_convs)))
-
-        self.cls_tower, self.box_tower = tower(), tower()
+        self.cls_tower, self.box_tower = (Tower(embed_dims, num_levels, num_convs, norm_cfg or dict(type='BN')) for _ in range(2))
         self.conv_cls = nn.Conv2d(embed_dims, num_classes, 1)
         self.conv_box = nn.Conv2d(embed_dims, 4, 1)
         for conv, bias in ((self.conv_cls, bias_init_with_prob(0.01)), (self.conv_box, 0.7)):  # boxes begin at the size that a level is for
@@ -56,11 +71,11 @@ class DenseHead(BaseModule):
         the memory's sides.
         """
         logits, boxes = [], []
-        for level in memory:
-            logits.append(self.conv_cls(self.cls_tower(level)))
-            log_distances = at_least_float32(self.conv_box(self.box_tower(level)))
+        for number, level in enumerate(memory):
+            logits.append(self.conv_cls(self.cls_tower(level, number)))
+            log_distances = at_least_float32(self.conv_box(self.box_tower(level, number)))
             height, width = level.shape[-2:]
-            sides = log_distances.new_tensor([width, height, width, height])
+            sides = to_device(log_distances.new_tensor([width, height, width, height], device='cpu'), level.device)
             distances = log_distances.clamp(max=MAX_LOG_DISTANCE).exp().flatten(2).transpose(1, 2)  # (B, h * w, 4), in cells
             centres = cell_centres([(height, width)], level.device).repeat(1, 2) * sides
             boxes.append((centres + torch.cat((-distances[..., :2], distances[..., 2:]), dim=-1)) / sides)
@@ -106,9 +121,9 @@ def assign(objects: Tensor, counts: Sequence[int], shapes: Sequence[tuple[int, i
     num_images, num_slots = objects.shape[:2]
     if num_slots == 0:
         return objects.new_zeros(num_images, len(centres)), torch.zeros(num_images, len(centres), dtype=torch.long, device=device)
-    sizes = torch.tensor([(width, height) for height, width in shapes], dtype=objects.dtype, device=device)
-    numbers = torch.tensor([height * width for height, width in shapes], device=device)
-    level_of_cell = torch.arange(len(shapes), device=device).repeat_interleave(numbers)  # (N,)
+    sizes = to_device(torch.tensor([(width, height) for height, width in shapes], dtype=objects.dtype), device)
+    numbers = torch.tensor([height * width for height, width in shapes])
+    level_of_cell = to_device(torch.arange(len(shapes)).repeat_interleave(numbers), device)  # (N,)
     offset = (centres[None, :, None] - objects[:, None, :, :2]).abs() * sizes[level_of_cell][None, :, None]  # (B, N, T, 2), in cells
     half = 0.5 * objects[:, None, :, 2:] * sizes[level_of_cell][None, :, None]
     is_near = (offset <= torch.minimum(half, torch.full_like(half, RADIUS)).clamp(min=0.5)).all(-1)

@@ -1,52 +1,21 @@
 """The detector: backbone, pyramid encoder, and a head that selects queries and refines their boxes."""
 
-import copy
-
 import torch
-from mmdet.models.detectors import BaseDetector
-from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures import SampleList
 from torch import Tensor
 
 from ...devices import to_device
 from ...registry import MODELS
-from ..detector import feature_padding_mask
+from ..detector import SetDetector, feature_padding_mask
 from .head import View
 
 
 @MODELS.register_module()
-class LocalDETR(BaseDetector):
-    """DETR with queries from the image, that attend to the inside of their boxes. Set prediction: no anchors, no NMS.
+class LocalDETR(SetDetector):
+    """DETR with queries from the image, that look into their boxes.
 
-    Args:
-        backbone: config; the feature maps it returns are used, finest first.
-        neck: config of ``PyramidEncoder``.
-        bbox_head: config of ``LocalDETRHead``.
-        train_cfg: handed to the head.
-        test_cfg: handed to the head.
-        data_preprocessor: config; mmdet's ``DetDataPreprocessor``.
+    ``backbone`` returns feature maps, finest first, for a ``PyramidEncoder`` and a ``LocalDETRHead``.
     """
-
-    def __init__(
-        self,
-        backbone: dict,
-        neck: dict,
-        bbox_head: dict,
-        train_cfg: dict | None = None,
-        test_cfg: dict | None = None,
-        data_preprocessor: dict | None = None,
-        init_cfg: dict | None = None,
-    ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        bbox_head = copy.deepcopy(bbox_head)
-        bbox_head.update({key: copy.deepcopy(cfg) for key, cfg in (('train_cfg', train_cfg), ('test_cfg', test_cfg)) if cfg is not None})
-        self.backbone = MMDET_MODELS.build(copy.deepcopy(backbone))
-        self.neck = MMDET_MODELS.build(copy.deepcopy(neck))
-        self.bbox_head = MMDET_MODELS.build(bbox_head)
-        if self.neck.embed_dims != self.bbox_head.embed_dims:
-            raise ValueError(
-                f'neck.embed_dims is {self.neck.embed_dims}, bbox_head.embed_dims is {self.bbox_head.embed_dims}; they must be equal'
-            )
 
     def extract_feat(self, batch_inputs: Tensor, img_shapes: list | None = None) -> tuple[list[Tensor], View]:
         """(B, 3, H, W) -> memory (B, D, h, w) of each level, and where the images lie. Without sizes nothing counts as padding."""

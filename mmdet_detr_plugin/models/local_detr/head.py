@@ -19,9 +19,9 @@ from ...devices import at_least_float32, to_device
 from ...registry import MODELS
 from ..detr_head import pixels
 from ..fused_linear import apply_linear
-from ..hungarian_assigner import Pairs
+from ..hungarian_assigner import HungarianAssigner, Pairs
 from ..position_encoding import SinePositionEncoding
-from ..set_criterion import box_losses
+from ..set_criterion import box_losses, by_layer
 from ..targets import Targets, collate_targets
 from ..training_aids.jittered_boxes import JitteredQueries
 from .box_attention import level_of_boxes, sample_in_boxes
@@ -94,8 +94,11 @@ class LocalDETRHead(BaseModule):
         norm_cfg: of these convolutions; batch norm by default.
         jitter: training only: config of ``JitteredBoxes``.
         loss_weights: of ``loss_cls``, ``loss_bbox`` (L1) and ``loss_iou`` (GIoU).
-        train_cfg: ``assigner``, default ``ASSIGNER``.
+        train_cfg: ``assigner``, default ``ASSIGNER``; any weights, but no other costs.
         test_cfg: ``max_per_img``; default: as many as queries.
+
+    Raises:
+        ValueError: for another assigner or other costs.
     """
 
     def __init__(
@@ -126,8 +129,13 @@ class LocalDETRHead(BaseModule):
         self.max_per_img = (test_cfg or {}).get('max_per_img') or num_queries
         self.loss_weights = dict(loss_cls=1.0, loss_bbox=5.0, loss_iou=2.0) | (loss_weights or {})
         self.assigner = MMDET_TASK_UTILS.build(train_cfg.get('assigner') or ASSIGNER)
+        if not isinstance(self.assigner, HungarianAssigner) or not self.assigner.has_paper_costs:
+            raise ValueError(
+                "LocalDETRHead needs mmdet_detr_plugin.HungarianAssigner with costs of the paper's form (ClassificationCost, BBoxL1Cost of "
+                f"box_format 'xywh', IoUCost of iou_mode 'giou'; any weights), got {train_cfg['assigner']}"
+            )
         self.jitter = MODELS.build(jitter) if jitter else None
-        self.dense_head = DenseHead(num_classes, embed_dims, num_dense_convs, norm_cfg)
+        self.dense_head = DenseHead(num_classes, embed_dims, num_dense_levels, num_dense_convs, norm_cfg)
         self.value_proj = nn.Linear(embed_dims, value_dims)
         self.content_proj = nn.Linear(embed_dims, embed_dims)
         self.content_norm = nn.LayerNorm(embed_dims)
@@ -222,13 +230,7 @@ class LocalDETRHead(BaseModule):
     ) -> dict[str, Tensor]:
         l1, giou = box_losses(boxes, pairs, targets)
         losses = dict(loss_cls=varifocal_loss(logits, boxes, pairs, targets, counts), loss_bbox=l1, loss_iou=giou)
-        weighted = {name: self.loss_weights[name] * values / norm for name, values in losses.items()}
-        last = len(logits) - 1
-        return {
-            prefix + ('' if layer == last else f'd{layer}.') + name: values[layer]
-            for layer in range(len(logits))
-            for name, values in weighted.items()
-        }
+        return by_layer({name: self.loss_weights[name] * values / norm for name, values in losses.items()}, prefix)
 
     def predict(self, memory: Sequence[Tensor], view: View, batch_data_samples: Sequence, rescale: bool = True) -> list[InstanceData]:
         """The ``max_per_img`` best pairs of a query and a class in each image; no score threshold, no NMS."""

@@ -21,10 +21,11 @@ def select_locations(scores: Sequence[Tensor], padding_masks: Sequence[Tensor | 
     """
     ranks = []
     for score, padding_mask in zip(scores, padding_masks, strict=True):
-        # what lies beside a maximum would only find the same object again
-        rank = torch.where(F.max_pool2d(score, 3, stride=1, padding=1) == score, score, -score)
         if padding_mask is not None:
-            rank = rank - 2 * padding_mask[:, None].to(score.dtype)
+            score = score.masked_fill(padding_mask[:, None], -2)  # before maxima are looked for: padding is nobody's better neighbour
+        # what lies beside a maximum would only find the same object again
+        is_maximum = F.max_pool2d(score, 3, stride=1, padding=1) == score
+        rank = torch.where(is_maximum, score, -score.abs())
         ranks.append(rank.flatten(1))
     ranks = torch.cat(ranks, dim=1)
     return ranks.topk(min(number, ranks.shape[1]), dim=1).indices

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...boxes import aligned_iou, cxcywh_to_xyxy
 from ...devices import at_least_float32
+from ..dropout import dropout
 from ..fused_linear import apply_linear
 from ..transformer import MultiheadAttention
 
@@ -50,6 +51,8 @@ class RelationAttention(MultiheadAttention):
         if attend_mask is not None:
             scores = scores.masked_fill(~attend_mask, -torch.inf)
         weights = at_least_float32(scores).softmax(-1).to(v.dtype)  # (B, H, Q, Q)
+        if self.training:
+            weights = dropout(weights, self.dropout)
         attended = (weights @ v).transpose(1, 2).flatten(2)  # (B, H, Q, D/H) -> (B, Q, D)
         seen = torch.einsum('bhqk,bqkr->bqhr', weights, relation.to(weights.dtype)).flatten(2)
         return apply_linear(self.out_proj, attended) + apply_linear(self.relation_proj, seen)

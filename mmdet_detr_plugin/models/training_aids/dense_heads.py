@@ -4,7 +4,8 @@ import copy
 from collections.abc import Sequence
 
 from mmdet.registry import MODELS as MMDET_MODELS
-from torch import Tensor, nn
+from mmengine.model import ModuleDict
+from torch import Tensor
 
 from ...registry import MODELS
 from ..queries import Queries
@@ -25,7 +26,7 @@ class DenseHeads(TrainingAid):
     def __init__(self, heads: dict[str, dict], loss_weight: float = 1.0, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         self.loss_weight = loss_weight
-        self.heads = nn.ModuleDict({name: MMDET_MODELS.build(copy.deepcopy(head)) for name, head in heads.items()})
+        self.heads = ModuleDict({name: MMDET_MODELS.build(copy.deepcopy(head)) for name, head in heads.items()})
 
     def loss(self, step: TrainingStep, hidden_states: Tensor | None, queries: Queries | None) -> dict[str, Tensor | Sequence[Tensor]]:
         losses = {}

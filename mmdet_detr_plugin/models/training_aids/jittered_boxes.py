@@ -1,6 +1,6 @@
 """Extra queries for training: objects' boxes, moved and scaled at random, which the decoder learns to bring back.
 
-They see and share everything that selected queries do, need no parameters, and are not there in ``eval()``. (Denoising queries, Li et al.
+They see and share everything that selected queries do, need no parameters, and take part in losses only. (Denoising queries, Li et al.
 2022, without their label embedding: what is in a box is sampled from the memory.)
 """
 
@@ -71,7 +71,7 @@ class JitteredBoxes:
     """Makes ``JitteredQueries``. What is drawn for an image depends on the run's seed, the iteration and the image alone.
 
     Args:
-        copies: R, near and far copies of every object.
+        copies: R, near and far copies of every object; fewer where a batch would have more than ``max_queries`` jittered queries an image.
         near: largest shift of a near copy as a share of the object's size, and largest change of the logarithm of its sides.
         far: smallest and largest shift of a far copy; along each axis.
         max_overlap: far copies with more IoU than this with any object do not count.
@@ -85,22 +85,25 @@ class JitteredBoxes:
         far: tuple[float, float] = (0.5, 1.0),
         max_overlap: float = 0.4,
         label_noise: float = 0.0,
+        max_queries: int = 300,
         num_classes: int | None = None,
     ) -> None:
         if label_noise and not num_classes:
             raise ValueError(f'label_noise={label_noise} needs num_classes to draw from, got {num_classes}')
         self.copies, self.near, self.far, self.max_overlap = copies, near, far, max_overlap
-        self.label_noise, self.num_classes = label_noise, num_classes
+        self.label_noise, self.num_classes, self.max_queries = label_noise, num_classes, max_queries
 
     @torch.no_grad()
     def __call__(self, targets: Targets, img_metas: Sequence[dict]) -> JitteredQueries:
         """The jittered queries of a batch."""
         num_images, num_slots = targets.labels.shape
-        noise = np.zeros((num_images, self.copies, 2, num_slots, 4), dtype=np.float32)
-        new_labels = np.full((num_images, self.copies, 2, num_slots), -1)
+        copies = max(1, min(self.copies, self.max_queries // max(1, 2 * num_slots)))
+        noise = np.zeros((num_images, copies, 2, num_slots, 4), dtype=np.float32)
+        new_labels = np.full((num_images, copies, 2, num_slots), -1)
         exists = np.zeros((num_images, num_slots), dtype=bool)
         for image, (count, meta) in enumerate(zip(targets.counts, img_metas, strict=True)):
-            noise[image, :, :, :count], new_labels[image, :, :, :count] = self._draw(count, meta)
+            drawn, labels = self._draw(count, meta)
+            noise[image, :, :, :count], new_labels[image, :, :, :count] = drawn[:copies], labels[:copies]
             exists[image, :count] = True
         device = targets.labels.device
         noise, exists, new_labels = (to_device(torch.from_numpy(x), device) for x in (noise, exists, new_labels))
@@ -108,12 +111,12 @@ class JitteredBoxes:
         boxes = torch.cat((objects[..., :2] + noise[..., :2] * objects[..., 2:], objects[..., 2:] * noise[..., 2:].exp()), dim=-1)
         corners = cxcywh_to_xyxy(boxes).clamp(0, 1)
         overlap = aligned_iou(corners[..., None, :], cxcywh_to_xyxy(objects)[..., None, :, :])  # (B, R, 2, T, T)
-        counts = exists[:, None, None].repeat(1, self.copies, 2, 1)
+        counts = exists[:, None, None].repeat(1, copies, 2, 1)
         is_on_object = ((overlap > self.max_overlap) & exists[:, None, None, None]).any(-1)
         counts[:, :, 1] &= ~is_on_object[:, :, 1]
         is_used = exists[:, None, None].expand_as(counts).flatten(1)
         labels = torch.where(new_labels >= 0, new_labels, targets.labels[:, None, None]).flatten(1)
-        return JitteredQueries(boxes.flatten(1, 3), labels, is_used, counts.flatten(1).float(), self.copies, targets)
+        return JitteredQueries(boxes.flatten(1, 3), labels, is_used, counts.flatten(1).float(), copies, targets)
 
     def _draw(self, count: int, meta: dict) -> tuple[np.ndarray, np.ndarray]:
         """(R, 2, count, 4): near and far shifts in units of the object's size, and logarithms of the change of its sides; (R, 2, count):

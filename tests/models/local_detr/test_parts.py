@@ -70,6 +70,9 @@ def test_local_maxima_come_first_and_padding_last():
     padding[:, :, 3:] = True
     assert 13 not in select_locations([score, coarse], [padding, None], 12).tolist()[0]
     assert sorted(select_locations([score, coarse], [None, None], 99).tolist()[0]) == list(range(21))
+    louder = score.clone()
+    louder[0, 0, 2, 2], louder[..., 3:] = 0.5, 0.99  # what the network says of padding takes nothing from its neighbours
+    assert select_locations([louder, coarse], [padding, None], 3).tolist() == [[0, 20, 12]]
 
 
 def test_pair_features_have_hand_computed_values():
@@ -171,6 +174,11 @@ def test_groups_do_not_see_each_other():
     assert not (mask[1, 0, :, 5:] & ~used & ~torch.eye(29, dtype=torch.bool)[:, 5:]).any() and mask[1, 0].any(-1).all()
 
 
+def test_many_objects_get_fewer_copies():
+    extra, _ = jittered(make_batch([(96, 160), (128, 90)], [40, 2]), copies=8, max_queries=300)
+    assert extra.copies == 3 and extra.boxes_cxcywh_norm.shape[1] == 2 * 3 * 40
+
+
 def test_without_objects_there_are_no_copies():
     extra, _ = jittered(make_batch([(96, 160), (128, 90)], [0, 0]))
     assert extra.boxes_cxcywh_norm.shape == (2, 0, 4) and extra.attend_mask(5).all() and len(extra.pairs(3).prediction) == 0
@@ -203,7 +211,7 @@ def test_the_nearer_of_two_objects_wins_a_cell():
 
 
 def test_dense_boxes_that_fit_have_no_loss_and_reach_their_corners():
-    head = DenseHead(num_classes=5, embed_dims=8)
+    head = DenseHead(num_classes=5, embed_dims=8, num_levels=2)
     for parameter in head.conv_box.parameters():
         torch.nn.init.zeros_(parameter)
     logits, boxes = head([torch.randn(1, 8, 4, 6), torch.randn(1, 8, 2, 3)])

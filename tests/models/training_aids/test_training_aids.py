@@ -109,6 +109,13 @@ def test_dense_heads_of_mmdet_plug_in(kind):
         torch.testing.assert_close(2 * sum(losses[name]), sum(twice[name]))
 
 
+def test_dense_heads_are_initialised_with_the_model():
+    """Scores begin near zero, as focal loss needs it."""
+    model = build(aided_config(['dense']))
+    model.init_weights()
+    torch.testing.assert_close(model.training_aids['dense'].heads['rtmdet'].rtm_cls.bias.sigmoid(), torch.full((NUM_CLASSES,), 0.01))
+
+
 def test_a_group_that_equals_the_own_queries_has_their_losses():
     model = build(aided_config(['groups']), randomize_norms=True).eval()
     aid = model.training_aids['groups']
