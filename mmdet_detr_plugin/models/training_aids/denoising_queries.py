@@ -46,7 +46,7 @@ class DenoisingQueries(TrainingAid):
     def loss(self, step: TrainingStep, hidden_states: Tensor, queries: Queries) -> dict[str, Tensor]:
         jittered, self.jittered = self.jittered, None
         hidden_states = hidden_states if step.head.aux_loss else hidden_states[-1:]
-        logits, boxes = step.head(hidden_states, *(() if queries.reference_logits is None else (queries.reference_logits,)))
+        logits, boxes = step.head(hidden_states, queries.reference_logits)
         losses = step.head.losses_of_pairs(
             logits,
             boxes,

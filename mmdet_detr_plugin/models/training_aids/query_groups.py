@@ -41,7 +41,7 @@ class QueryGroups(TrainingAid):
         return Queries(pos.new_zeros(()).expand_as(pos), pos, self.reference_logits, group)
 
     def loss(self, step: TrainingStep, hidden_states: Tensor, queries: Queries) -> dict[str, Tensor]:
-        outputs = step.head(hidden_states, *(() if queries.reference_logits is None else (queries.reference_logits,)))
+        outputs = step.head(hidden_states, queries.reference_logits)
         # a group is an image more with the same objects: (L, B, G * Q, ...) -> (L, B * G, Q, ...)
         outputs = [x.unflatten(2, (self.num_groups, -1)).flatten(1, 2) for x in outputs]
         gt_instances = [instances for instances in step.gt_instances for _ in range(self.num_groups)]
