@@ -179,7 +179,7 @@ def test_averaged_weights_beside_the_taken_ones_are_named(tmp_path):
 
 def test_hf_folder_resizes_and_normalises_as_the_config(tmp_path):
     path = tmp_path / 'config.py'
-    path.write_text(f"""_base_ = {config_path('detr_r18_1xb4-10e_coco320')!r}
+    path.write_text(f"""_base_ = {config_path('detr_r18-half_1xb2-12e_coco320')!r}
 model = dict(backbone=dict(_delete_=True, type='ResNet', depth=18, out_indices=(3,)))
 model['data_preprocessor'] = dict(mean=[127.5] * 3, std=[51.0] * 3)
 """)

@@ -13,7 +13,7 @@ from mmdet_detr_plugin.comparison.batches import delivered_samples, first_differ
 
 from ..conftest import ROOT
 
-SMALL = ('small/detr_r18_1xb4-10e_coco320.py', 'small/faster-rcnn_r18_fpn_1xb4-10e_coco320.py')
+SMALL = ('small/detr_r18-half_1xb2-12e_coco320.py', 'small/faster-rcnn_r18-half_fpn_1xb2-12e_coco320.py')
 SHAPES_CLASSES = dict(classes=('circle', 'square', 'triangle', 'star'))
 
 
@@ -81,7 +81,7 @@ def test_check_sees_another_order_another_batch_size_and_missing_images(pair):
     pair[1].randomness.seed = 0
     pair[1].train_dataloader.batch_size = 8
     assert 'another batch size' in first_difference(pair)
-    pair[1].train_dataloader.batch_size = 4
+    pair[1].train_dataloader.batch_size = 2
     pair[1].train_dataloader.dataset.indices = 8
     assert first_difference(pair) is not None
 
@@ -98,7 +98,7 @@ def test_check_needs_what_makes_training_repeatable(pair):
 
 
 def test_check_can_stop_early(pair):
-    assert len(list(delivered_samples(pair[0], epochs=2, max_batches=1))) == 2 * 4
+    assert len(list(delivered_samples(pair[0], epochs=2, max_batches=1))) == 2 * 2
     assert first_difference(pair, max_batches=1) is None
 
 

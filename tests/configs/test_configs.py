@@ -17,17 +17,23 @@ from ..builders import build, make_batch
 from ..conftest import ROOT
 
 CONFIGS = sorted(path.relative_to(ROOT / 'configs') for path in (ROOT / 'configs').glob('*/*.py') if '_base_' not in path.parts)
-SHAPES = ('detr', 'detr-aided', 'local-detr')
+FAMILIES = ('detr', 'detr-aided', 'local-detr')
 PAIRS = [
     ('detr/detr_r50_8xb2-150e_coco.py', 'faster_rcnn/faster-rcnn_r50_fpn_8xb2-150e_coco.py'),
     ('detr/detr_r50_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r50_fpn_8xb2-1x_coco.py'),
     ('detr/detr_r18_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r18_fpn_8xb2-1x_coco.py'),
-    ('local_detr/local-detr_r50_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r50_fpn_8xb2-1x_coco.py'),
-    ('local_detr/local-detr_r50_8xb2-50e_coco.py', 'faster_rcnn/faster-rcnn_r50_fpn_8xb2-50e_coco.py'),
-    ('local_detr/local-detr_r18_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r18_fpn_8xb2-1x_coco.py'),
-    ('small/detr_r18_1xb4-10e_coco320.py', 'small/faster-rcnn_r18_fpn_1xb4-10e_coco320.py'),
-    ('small/local-detr_r18_1xb4-10e_coco320.py', 'small/faster-rcnn_r18_fpn_1xb4-10e_coco320.py'),
-    *((f'shapes/{name}_r18-half_1xb4-10e_shapes.py', 'shapes/faster-rcnn_r18-half_fpn_1xb4-10e_shapes.py') for name in SHAPES),
+    *(
+        (f'{folder}/{name}_{depth}_8xb2-{schedule}_coco.py', f'faster_rcnn/faster-rcnn_{depth}_fpn_8xb2-{schedule}_coco.py')
+        for folder, name in (('detr', 'detr-aided'), ('local_detr', 'local-detr'))
+        for depth in ('r18', 'r50')
+        for schedule in ('1x', '50e')
+    ),
+    *(
+        (f'small/{name}_r18-half_1xb2-{epochs}e_coco320.py', f'small/faster-rcnn_r18-half_fpn_1xb2-{epochs}e_coco320.py')
+        for name in FAMILIES
+        for epochs in (12, 40)
+    ),
+    *((f'shapes/{name}_r18-half_1xb4-10e_shapes.py', 'shapes/faster-rcnn_r18-half_fpn_1xb4-10e_shapes.py') for name in FAMILIES),
 ]
 
 

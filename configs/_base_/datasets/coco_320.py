@@ -28,7 +28,7 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(type=dataset_type, filter_cfg=None, pipeline=train_pipeline))
+train_dataloader = dict(batch_size=2, num_workers=1, dataset=dict(type=dataset_type, filter_cfg=None, pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1, dataset=dict(type=dataset_type, pipeline=test_pipeline))
 test_dataloader = dict(num_workers=1, dataset=dict(type=dataset_type, pipeline=test_pipeline))
 # results are gathered through the processes' own connection; mmengine's default needs a folder that all machines share

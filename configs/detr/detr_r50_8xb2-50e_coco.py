@@ -1,0 +1,1 @@
+_base_ = ['../_base_/models/detr_r50.py', '../_base_/datasets/coco_detr.py', '../_base_/schedules/schedule_50e.py']

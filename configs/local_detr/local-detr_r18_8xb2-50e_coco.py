@@ -1,0 +1,1 @@
+_base_ = ['../_base_/models/local-detr_r18.py', '../_base_/datasets/coco_detr.py', '../_base_/schedules/schedule_50e.py']
