@@ -11,6 +11,11 @@ from pycocotools.cocoeval import COCOeval
 METRICS = ('AP', 'AP50', 'AP75', 'AP S', 'AP M', 'AP L')
 
 
+def quiet():
+    """pycocotools prints its progress."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
 def box_metrics(annotation_file: Path, detection_file: Path) -> dict[str, float]:
     """The six AP figures of COCO.
 
@@ -30,7 +35,7 @@ def box_metrics(annotation_file: Path, detection_file: Path) -> dict[str, float]
     detections = json.loads(Path(detection_file).read_text())
     if not detections:
         return dict.fromkeys(METRICS, 0.0)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+    with quiet():
         truth = COCO(str(annotation_file))
         evaluation = COCOeval(truth, truth.loadRes(detections), 'bbox')
         evaluation.evaluate()

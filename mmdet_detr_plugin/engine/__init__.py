@@ -4,6 +4,7 @@ from .atomic_local_backend import AtomicLocalBackend
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .cpu_runner import CPURunner
 from .epoch_seed_hook import EpochSeedHook
+from .matching_record_hook import MatchingRecordHook
 from .plain_checkpoint_hook import PlainCheckpointHook
 from .plain_param_groups_hook import PlainParamGroupsHook
 from .safe_checkpoint_hook import SafeCheckpointHook
@@ -14,6 +15,7 @@ __all__ = [
     'BFloat16OptimWrapper',
     'CPURunner',
     'EpochSeedHook',
+    'MatchingRecordHook',
     'PlainCheckpointHook',
     'PlainParamGroupsHook',
     'SafeCheckpointHook',

@@ -146,13 +146,22 @@ class DETRHead(BaseModule):
             all_layers_cls_scores, all_layers_bbox_preds = all_layers_cls_scores[-1:], all_layers_bbox_preds[-1:]
         targets = collate_targets(batch_gt_instances, batch_img_metas, self.num_classes)
         log_probability = at_least_float32(all_layers_cls_scores.detach()).log_softmax(-1)
-        problem = all_layers_cls_scores, all_layers_bbox_preds, targets, batch_img_metas
-        if hasattr(self.assigner, 'assign_batch'):
-            pairs = self.assigner.assign_batch(*problem, log_probability=log_probability)
-        else:
-            pairs = assign_one_by_one(self.assigner, *problem)
-
+        pairs = self.match(all_layers_cls_scores, all_layers_bbox_preds, targets, batch_img_metas, log_probability)
         return self.losses_of_pairs(all_layers_cls_scores, all_layers_bbox_preds, pairs, targets, log_probability)
+
+    def match(
+        self, cls_logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict], log_probability: Tensor | None = None
+    ) -> Pairs:
+        """One query for each object in each layer.
+
+        Args:
+            cls_logits: (L, B, Q, K+1).
+            boxes: (L, B, Q, 4), cxcywh_norm.
+            log_probability: the logits' log-softmax where it is known already.
+        """
+        if not hasattr(self.assigner, 'assign_batch'):
+            return assign_one_by_one(self.assigner, cls_logits, boxes, targets, img_metas)
+        return self.assigner.assign_batch(cls_logits, boxes, targets, img_metas, log_probability=log_probability)
 
     def losses_of_pairs(
         self,

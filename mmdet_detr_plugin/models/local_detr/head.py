@@ -215,15 +215,18 @@ class LocalDETRHead(BaseModule):
         losses = {f'dense.{key}': value for key, value in self.dense_head.loss(*outputs.dense, targets, view.scale).items()}
         num_objects = reduce_mean(outputs.boxes.new_full((), targets.num_objects)).clamp(min=1)
         logits, boxes = outputs.logits[:, :, : outputs.num_selected], outputs.boxes[:, :, : outputs.num_selected]
-        pairs = self.assigner.assign_batch(
-            logits, boxes, targets, img_metas, log_probability=F.logsigmoid(at_least_float32(logits.detach()))
-        )
+        pairs = self.match(logits, boxes, targets, img_metas)
         losses |= self._layer_losses(logits, boxes, pairs, targets, num_objects, '')
         if extra is not None:
             rest = outputs.logits[:, :, outputs.num_selected :], outputs.boxes[:, :, outputs.num_selected :]
             pairs = extra.pairs(len(rest[0]))
             losses |= self._layer_losses(*rest, pairs, targets, num_objects * extra.copies, 'jitter.', extra.counts)
         return losses
+
+    def match(self, logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict]) -> Pairs:
+        """One query for each object in each layer, from logits (L, B, Q, K) and boxes_cxcywh_norm (L, B, Q, 4)."""
+        log_probability = F.logsigmoid(at_least_float32(logits.detach()))
+        return self.assigner.assign_batch(logits, boxes, targets, img_metas, log_probability=log_probability)
 
     def _layer_losses(
         self, logits: Tensor, boxes: Tensor, pairs: Pairs, targets: Targets, norm: Tensor, prefix: str, counts: Tensor | None = None

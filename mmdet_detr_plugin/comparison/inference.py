@@ -1,0 +1,115 @@
+"""Detections of a trained model on a config's test data, as COCO results, by decoder layer too."""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, load_checkpoint
+from mmengine.structures import InstanceData
+from pycocotools.coco import COCO
+from torch import Tensor, nn
+
+from ..models.detector import SetDetector
+from ..models.targets import collate_targets
+from .accuracy import quiet
+
+
+def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
+    """The config's model in evaluation mode, with a checkpoint's weights where there is one.
+
+    Raises:
+        ValueError: when the checkpoint is not this model's.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    model_cfg = copy.deepcopy(cfg.model)
+    if isinstance(model_cfg.get('backbone'), dict):
+        model_cfg.backbone.init_cfg = None
+    model = MODELS.build(model_cfg)
+    if checkpoint is not None:
+        try:
+            load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True)
+        except RuntimeError as error:
+            raise ValueError(f'{checkpoint} does not fit the model of {cfg.filename}: {error}') from error
+    return model.to(device).eval()
+
+
+def ordered_loader(dataloader: Config, batch_size: int):
+    """A loader of the same data in the order of its file, in batches of another size."""
+    loader = copy.deepcopy(dataloader)
+    loader.update(batch_size=batch_size, num_workers=0, persistent_workers=False, sampler=dict(type='DefaultSampler', shuffle=False))
+    loader.pop('batch_sampler', None)
+    return Runner.build_dataloader(loader, seed=0)
+
+
+class Truth:
+    """The evaluation's annotation file, and how labels and categories belong together."""
+
+    def __init__(self, annotation_file: str, classes: Sequence[str]) -> None:
+        with quiet():
+            self.coco = COCO(str(annotation_file))
+        ids = {category['name']: category['id'] for category in self.coco.dataset['categories']}
+        self.categories = [ids[name] for name in classes]
+        self.labels = {category: label for label, category in enumerate(self.categories)}
+
+    def instances(self, image_id: int) -> InstanceData:
+        """Objects of an image, in original pixels; crowds are left out."""
+        annotations = [item for item in self.coco.loadAnns(self.coco.getAnnIds(imgIds=image_id)) if not item.get('iscrowd')]
+        annotations = [item for item in annotations if item['category_id'] in self.labels]
+        boxes = torch.tensor([item['bbox'] for item in annotations], dtype=torch.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = torch.tensor([self.labels[item['category_id']] for item in annotations], dtype=torch.long)
+        return InstanceData(bboxes=boxes, labels=labels)
+
+    def as_results(self, image_id: int, instances: InstanceData) -> list[dict]:
+        """COCO results of an image's detections (bboxes in xyxy, original pixels)."""
+        boxes = instances.bboxes.float().cpu().clone()
+        boxes[:, 2:] -= boxes[:, :2]
+        rows = zip(boxes.tolist(), instances.scores.tolist(), instances.labels.tolist(), strict=True)
+        return [dict(image_id=image_id, category_id=self.categories[label], bbox=box, score=score) for box, score, label in rows]
+
+
+@torch.no_grad()
+def detections(model: nn.Module, loader, truth: Truth) -> tuple[list[dict], float]:
+    """All detections, and the share of the batches' pixels that is padding."""
+    results, padding, pixels = [], 0, 0
+    for batch in loader:
+        data = model.data_preprocessor(batch, False)
+        height, width = data['inputs'].shape[-2:]
+        for sample in model(**data, mode='predict'):
+            results += truth.as_results(sample.img_id, sample.pred_instances)
+            pixels += height * width
+            padding += height * width - sample.img_shape[0] * sample.img_shape[1]
+    return results, padding / max(1, pixels)
+
+
+def layer_outputs(model: SetDetector, batches: Iterable) -> Iterator[tuple[list, Tensor, Tensor]]:
+    """For each batch its data samples, class logits (L, B, Q, ...) and boxes_cxcywh_norm (L, B, Q, 4)."""
+    with torch.no_grad():
+        for batch in batches:
+            data = model.data_preprocessor(batch, False)
+            logits, boxes = model(**data, mode='tensor')
+            yield data['data_samples'], logits, boxes
+
+
+def matched_queries(model: SetDetector, samples: list, logits: Tensor, boxes: Tensor, truth: Truth) -> list[Tensor]:
+    """For each image (L, objects): the query that matching gives to each object in each decoder layer."""
+    objects = [truth.instances(sample.img_id) for sample in samples]
+    metas = [dict(img_shape=sample.ori_shape, img_path=sample.img_path) for sample in samples]
+    targets = collate_targets([item.to(boxes.device) for item in objects], metas, model.bbox_head.num_classes)
+    pairs = model.bbox_head.match(logits, boxes, targets, metas)
+    matched = []
+    for number, count in enumerate(targets.counts):
+        own = pairs.image == number
+        found = torch.full((len(logits), count), -1, dtype=torch.long, device=boxes.device)  # -1: more objects than queries
+        found[pairs.layer[own], pairs.target[own]] = pairs.query[own]
+        matched.append(found.cpu())
+    return matched
+
+
+def has_layers(model: nn.Module) -> bool:
+    """Whether the decoder's layers can be looked at one by one."""
+    return isinstance(model, SetDetector) and hasattr(model.bbox_head, 'match')
