@@ -55,6 +55,7 @@ setup(
     ],
     python_requires='>=3.11,<3.13',
     packages=find_packages(include=['mmdet_detr_plugin', 'mmdet_detr_plugin.*']),
+    package_data={'mmdet_detr_plugin.comparison.report': ['templates/*']},
     cmdclass=dict(build_py=BuildWithMim),
     install_requires=[
         'torch>=2.6',  # torch.load reads weights only by default
@@ -69,11 +70,13 @@ setup(
         'pillow>=10',
         'pyyaml>=6',
         'tqdm>=4',
+        'rich>=13',  # progress of tools/compare.py
+        'jinja2>=3.1',  # its report
+        'packaging>=23',  # tools/doctor.py
     ],
     extras_require=dict(
         tests=['pytest>=8', 'hypothesis>=6', 'ruff', 'safetensors>=0.4', 'transformers>=5'],
         hf=['safetensors>=0.4'],  # tools/convert_checkpoint.py, from and to HF transformers
         onnx=['onnx>=1.16', 'onnxscript>=0.1', 'onnxruntime>=1.18'],
-        report=['jinja2>=3.1'],
     ),
 )
