@@ -15,6 +15,10 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 
+class NotRepeatableError(ValueError):
+    """A config without what makes its samples depend on the seed alone."""
+
+
 @dataclass
 class DeliveredSample:
     """One training sample as the model gets it: after augmentation, before normalisation and padding."""
@@ -32,12 +36,12 @@ def delivered_samples(cfg: Config, epochs: int, max_batches: int | None = None) 
     """The samples of the first epochs, of ``max_batches`` batches each, in the order of training on one process; no model is built.
 
     Raises:
-        ValueError: when the config has no seed, or lacks the hook that seeds its samples in training.
+        NotRepeatableError: when the config has no seed, or lacks the hook that seeds its samples in training.
     """
     seed = cfg.get('randomness', {}).get('seed')
     hooks = {hook['type'] if isinstance(hook, dict) else type(hook).__name__ for hook in cfg.get('custom_hooks') or []}
     if seed is None or 'EpochSeedHook' not in {name.split('.')[-1] for name in hooks}:
-        raise ValueError(
+        raise NotRepeatableError(
             f'{cfg.filename} needs randomness.seed and mmdet_detr_plugin.EpochSeedHook in custom_hooks for samples that can be repeated, '
             f'got seed {seed} and {sorted(hooks)}; a config that inherits hooks writes custom_hooks = _base_.custom_hooks + [...]'
         )
@@ -64,7 +68,7 @@ def first_difference(cfgs: Sequence[Config], epochs: int = 2, max_batches: int |
     One config twice, with 0 and with 2 workers, shows transforms that keep a generator or a cache of their own, which no seed reaches.
 
     Raises:
-        ValueError: when a config has no seed, or lacks the hook that seeds its samples in training.
+        NotRepeatableError: when a config has no seed, or lacks the hook that seeds its samples in training.
     """
     streams = [delivered_samples(cfg, epochs, max_batches) for cfg in cfgs]
     sentinel = object()

@@ -54,3 +54,14 @@ def last_checkpoint(work_dir: Path) -> Path:
         raise FileNotFoundError(f'{work_dir} has no last_checkpoint; has the training finished an epoch?')
     # The pointer holds the path at training time; the folder may have moved since.
     return work_dir / Path(pointer.read_text().strip()).name
+
+
+def evaluations(work_dir: Path) -> list[tuple[int, float]]:
+    """(epoch, AP) of every evaluation during training; the last one of an epoch."""
+    return sorted({record['step']: record['coco/bbox_mAP'] for record in _records(work_dir) if 'coco/bbox_mAP' in record}.items())
+
+
+def peak_memory_mib(work_dir: Path) -> float | None:
+    """Most GPU memory that a training step has held; None for a training without a GPU."""
+    held = [record['memory'] for record in _records(work_dir) if record.get('memory')]
+    return float(max(held)) if held else None

@@ -37,8 +37,7 @@ def draw_side_by_side(
     chosen = candidates[:: max(1, len(candidates) // num_images)][:num_images]
     figure, axes = plt.subplots(len(chosen), len(columns), figsize=(2.6 * len(columns), 2.6 * len(chosen)), squeeze=False)
     for row, image in zip(axes, chosen):
-        with Image.open(image_root / image['file_name']) as file:
-            pixels = ImageOps.exif_transpose(file).convert('RGB')  # as mmdet shows it
+        pixels = _pixels(image_root / image['file_name'])
         for axis, (title, boxes) in zip(row, columns.items()):
             _draw(axis, pixels, boxes.get(image['id'], []), names, colours)
             if image is chosen[0]:
@@ -47,6 +46,33 @@ def draw_side_by_side(
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
     plt.close(figure)
+
+
+def draw_one_image(
+    image_file: Path, columns: Mapping[str, Sequence[dict]], names: Mapping[int, str], out: Path, width_inches: float = 2.8
+) -> None:
+    """Write one image with several sets of boxes side by side.
+
+    Args:
+        columns: title -> COCO annotations or detections of this image.
+        names: class name by category id.
+    """
+    pixels = _pixels(image_file)
+    colours = {category_id: PALETTE[index % len(PALETTE)] for index, category_id in enumerate(names)}
+    height = min(max(width_inches * pixels.height / pixels.width, 0.5), 3 * width_inches) + 0.3
+    figure, axes = plt.subplots(1, len(columns), figsize=(width_inches * len(columns), height), squeeze=False)
+    for axis, (title, boxes) in zip(axes[0], columns.items()):
+        _draw(axis, pixels, boxes, names, colours)
+        axis.set_title(title, fontsize=8)
+    figure.tight_layout(pad=0.4)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=100)
+    plt.close(figure)
+
+
+def _pixels(image_file: Path) -> Image.Image:
+    with Image.open(image_file) as file:
+        return ImageOps.exif_transpose(file).convert('RGB')  # as mmdet shows it
 
 
 def _by_image(boxes: Sequence[dict], score_thr: float) -> dict[int, list[dict]]:

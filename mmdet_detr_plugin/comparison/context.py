@@ -1,0 +1,83 @@
+"""What surrounds the figures of a comparison: its data, its budget, and how to repeat it."""
+
+import json
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from ..benchmark.results import machine
+from ..config_files import innermost_dataset
+from .preparation import Model
+
+VERSIONS = ('python', 'torch', 'mmcv', 'mmdet', 'mmengine', 'scipy')
+
+
+def annotation_file(dataloader: dict) -> Path:
+    """The COCO JSON that a loader reads."""
+    dataset = innermost_dataset(dataloader)
+    return Path(dataset.get('data_root') or '') / dataset['ann_file']
+
+
+def image_folder(dataloader: dict) -> Path:
+    """Where the images of a loader lie."""
+    dataset = innermost_dataset(dataloader)
+    return Path(dataset.get('data_root') or '') / (dataset.get('data_prefix') or {}).get('img', '')
+
+
+def data_facts(cfg: Config, name: str) -> dict:
+    """Images and objects of every split, and of every class; ``test`` is left out where it is the same as ``val``."""
+    files = {split: annotation_file(cfg[f'{split}_dataloader']) for split in ('train', 'val', 'test') if cfg.get(f'{split}_dataloader')}
+    evaluated_on = 'test'
+    if 'val' in files and files['val'].resolve() == files['test'].resolve():
+        del files['test']
+        evaluated_on = 'val'
+    contents = {split: json.loads(path.read_text()) for split, path in files.items()}
+    by_class = {split: _objects_by_class(content) for split, content in contents.items()}
+    splits = {}
+    for split, content in contents.items():
+        with_objects = {item['image_id'] for item in content.get('annotations', [])}
+        images = len(content['images'])
+        splits[split] = dict(images=images, objects=by_class[split].total(), empty_images=images - len(with_objects))
+    classes = (innermost_dataset(cfg.train_dataloader).get('metainfo') or {}).get('classes')
+    classes = classes or [category['name'] for category in contents['train']['categories']]
+    return dict(
+        name=name,
+        layout=(contents['train'].get('info') or {}).get('source'),
+        splits=splits,
+        evaluated_on=evaluated_on,
+        classes=[dict(name=item, objects={split: counts[item] for split, counts in by_class.items()}) for item in classes],
+    )
+
+
+def budget(models: Sequence[Model], seeds: Sequence[int], images: int, processes: int) -> dict:
+    """Epochs, images in a step over all processes, and images seen in a training."""
+    first = models[0]
+    batch = first.cfg.train_dataloader.batch_size * processes * first.cfg.optim_wrapper.get('accumulative_counts', 1)
+    return dict(epochs=first.epochs, batch_size=batch, images_seen=first.epochs and first.epochs * images, seeds=list(seeds))
+
+
+def how_to_repeat(commands: Sequence[str], configs: dict[str, str]) -> dict:
+    """Commands, versions, commit (None outside of a checkout), hardware and resolved configs."""
+    facts = machine('cuda' if torch.cuda.is_available() else 'cpu')
+    return dict(
+        commands=list(commands),
+        versions={name: facts[name] for name in VERSIONS if name in facts},
+        commit=_commit(),
+        hardware={name: facts[name] for name in ('device', 'threads', 'capability')},
+        configs=configs,
+    )
+
+
+def _objects_by_class(content: dict) -> Counter:
+    names = {category['id']: category['name'] for category in content['categories']}
+    return Counter(names.get(item['category_id'], 'unlisted') for item in content.get('annotations', []))
+
+
+def _commit() -> str | None:
+    folder = Path(__file__).resolve().parent
+    done = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=12'], cwd=folder, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 and (folder.parent.parent / 'setup.py').is_file() else None

@@ -1,0 +1,170 @@
+"""From what a user names to what is trained: resolved configs, pointed at one data set, with one number of epochs."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ..config_files import find_config
+from ..datasets.conversion import config_for_dataset, with_splits, write_coco
+from ..datasets.readers import read_dataset
+from ..datasets.readers.coco import CONVERTED
+from ..files import write_atomically, write_json
+
+CURVE_POINTS = 10  # evaluations over a training, for its learning curve
+MATCHING_HOOK = 'mmdet_detr_plugin.MatchingRecordHook'
+
+
+@dataclass(frozen=True)
+class Model:
+    """One side of a comparison.
+
+    Attributes:
+        name: the config's file name without ``.py``.
+        source: what the user named.
+        cfg: resolved.
+    """
+
+    name: str
+    source: Path
+    cfg: Config
+
+    @property
+    def epochs(self) -> int | None:
+        """None for a training by iterations."""
+        return self.cfg.train_cfg.get('max_epochs')
+
+
+def load_models(configs: Sequence[Path], data: Path | None = None, epochs: int | None = None, work_dir: Path | None = None) -> list[Model]:
+    """Resolve configs.
+
+    Args:
+        configs: files, or names of shipped configs.
+        data: folder of ``tools/convert_dataset.py``, or a COCO, VOC or YOLO folder, which is converted into ``work_dir / 'data'``.
+        epochs: replaces the configs' own; drops of the rate move in proportion, warm-up by iterations stays.
+
+    Raises:
+        ValueError: for two configs of one name, a config that cannot be compared, or data that cannot be read.
+        FileNotFoundError: for a config or folder that is not there.
+    """
+    paths = [find_config(Path(config)) for config in configs]
+    names = [path.stem for path in paths]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{', '.join(sorted(twice))}: runs are kept by the config's file name, which must differ between models")
+    if data is not None:
+        data = _converted(data, work_dir)
+    models = []
+    for path in paths:
+        cfg = Config.fromstring(config_for_dataset(path, data), '.py') if data is not None else Config.fromfile(path)
+        _check(cfg, path)
+        if epochs is not None:
+            set_epochs(cfg, epochs)
+        models.append(Model(path.stem, path, cfg))
+    return models
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Names without the parts at their end that all share: ``detr_r18_1xb2-12e_coco`` beside ``faster-rcnn_r18_1xb2-12e_coco``
+    becomes ``detr``."""
+    parts = [name.split('_') for name in names]
+    shared = 0
+    while len(names) > 1 and all(len(part) > shared + 1 and part[-shared - 1] == parts[0][-shared - 1] for part in parts):
+        shared += 1
+    return {name: '_'.join(part[: len(part) - shared]) for name, part in zip(names, parts)}
+
+
+def set_epochs(cfg: Config, epochs: int) -> None:
+    """Train for so many epochs: everything in the schedule that is counted in epochs moves in proportion, drops never onto the last one.
+
+    Raises:
+        ValueError: for a number below 1, or a config that trains by iterations.
+    """
+    before = cfg.train_cfg.get('max_epochs')
+    if epochs < 1 or not before:
+        raise ValueError(f'epochs must be at least 1 and the config must train by epochs, got {epochs} and train_cfg {dict(cfg.train_cfg)}')
+
+    def moved(epoch: int) -> int:
+        return max(1, min(round(epoch * epochs / before), epochs))
+
+    cfg.train_cfg.max_epochs = epochs
+    for scheduler in cfg.get('param_scheduler') or []:
+        if not scheduler.get('by_epoch', True):
+            continue
+        for key in ('begin', 'end', 'T_max', 'step_size', 'total_iters'):
+            if scheduler.get(key):
+                scheduler[key] = moved(scheduler[key])
+        if 'milestones' in scheduler:
+            scheduler.milestones = sorted({moved(epoch) for epoch in scheduler.milestones if moved(epoch) < epochs})
+
+
+def training_config(model: Model) -> Config:
+    """What a run of a comparison trains: evaluated often enough for a curve, the newest checkpoints kept, matching recorded for DETRs."""
+    cfg = Config(model.cfg.to_dict())
+    if model.epochs:
+        cfg.train_cfg.val_interval = max(1, -(-model.epochs // CURVE_POINTS))
+    cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1)
+    cfg.default_hooks.logger.update(interval=min(cfg.default_hooks.logger.get('interval', 50), 10))
+    if cfg.model.type == 'mmdet_detr_plugin.DETR':
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=MATCHING_HOOK)]
+    return cfg
+
+
+def write_settings(models: Sequence[Model], settings: dict, work_dir: Path) -> dict[str, Path]:
+    """Write the resolved configs below ``work_dir``, for runs that can be continued and repeated.
+
+    Returns:
+        File by the model's name.
+
+    Raises:
+        ValueError: when the folder holds a comparison with other settings.
+    """
+    texts = {model.name: training_config(model).pretty_text for model in models}
+    content = dict(settings=settings, configs=texts)
+    kept = work_dir / 'comparison.json'
+    if kept.is_file():
+        earlier = json.loads(kept.read_text())
+        changed = [name for name, text in texts.items() if earlier['configs'].get(name, text) != text]
+        changed += [name for name, value in settings.items() if earlier['settings'].get(name) != value]
+        if changed:
+            raise ValueError(
+                f'{work_dir} holds a comparison with other settings ({", ".join(changed)} changed); its runs would not be comparable. '
+                'Choose another --work-dir, or delete it'
+            )
+        content['configs'] = {**earlier['configs'], **texts}
+    files = {name: work_dir / 'configs' / f'{name}.py' for name in texts}
+    for name, path in files.items():
+        write_atomically(texts[name].encode(), path)
+    write_json(kept, content)
+    return files
+
+
+def _converted(data: Path, work_dir: Path | None) -> Path:
+    train = data / 'annotations' / 'train.json'
+    if train.is_file():
+        try:
+            info = json.loads(train.read_text()).get('info') or {}
+        except (ValueError, AttributeError):
+            info = {}
+        if info.get('format') == CONVERTED:
+            return data
+    if work_dir is None:
+        raise ValueError(f'{data} must be converted first: python tools/convert_dataset.py {data}')
+    records = with_splits(read_dataset(data))
+    write_coco(records, work_dir / 'data', data)
+    return work_dir / 'data'
+
+
+def _check(cfg: Config, path: Path) -> None:
+    missing = [
+        key for key in ('model', 'train_dataloader', 'test_dataloader', 'train_cfg', 'test_evaluator', 'optim_wrapper') if not cfg.get(key)
+    ]
+    if missing:
+        raise ValueError(f'{path} is no complete training config: it has no {", ".join(missing)}')
+    evaluator = cfg.test_evaluator if isinstance(cfg.test_evaluator, dict) else {}
+    if str(evaluator.get('type')).split('.')[-1] != 'CocoMetric' or 'bbox' not in evaluator.get('metric', 'bbox'):
+        raise ValueError(
+            f"{path}: comparisons are made with COCO's box metrics, so test_evaluator must be one CocoMetric with metric 'bbox', got "
+            f'{cfg.test_evaluator}'
+        )

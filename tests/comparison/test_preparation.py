@@ -1,0 +1,84 @@
+"""Configs as users name them become what is trained: same data, same epochs, no mixing of settings in one folder."""
+
+import pytest
+from mmengine.config import Config
+
+from mmdet_detr_plugin.comparison.preparation import load_models, set_epochs, short_names, training_config, write_settings
+
+from ..conftest import ROOT
+
+DETR, FASTER_RCNN = 'detr_r18-half_1xb2-12e_coco320', 'faster-rcnn_r18-half_fpn_1xb2-12e_coco320'
+
+
+def test_any_data_folder_becomes_the_data_of_every_config(shapes_dir, tmp_path):
+    models = load_models([DETR, FASTER_RCNN], shapes_dir, epochs=6, work_dir=tmp_path)
+    assert [model.name for model in models] == [DETR, FASTER_RCNN]
+    datasets = [model.cfg.train_dataloader.dataset for model in models]
+    assert datasets[0].ann_file == datasets[1].ann_file and datasets[0].data_root == f'{tmp_path}/data/'
+    assert models[0].cfg.model.bbox_head.num_classes == models[1].cfg.model.roi_head.bbox_head.num_classes == 4
+    assert [model.cfg.train_cfg.max_epochs for model in models] == [6, 6]
+    again = load_models([DETR], tmp_path / 'data')  # a folder that is converted already is taken as it is
+    assert again[0].cfg.train_dataloader.dataset.data_root == f'{tmp_path}/data/'
+
+
+def test_epochs_move_the_schedule_in_proportion():
+    cfg = Config.fromfile(ROOT / 'configs/detr/detr_r50_8xb2-150e_coco.py')
+    set_epochs(cfg, 15)
+    warm_up, drops = cfg.param_scheduler
+    assert (cfg.train_cfg.max_epochs, drops.milestones, drops.end) == (15, [10], 15)
+    assert warm_up.end == 500  # iterations
+    set_epochs(cfg, 1)
+    assert cfg.param_scheduler[1].milestones == []  # a drop on the last epoch's end would do nothing
+    with pytest.raises(ValueError, match='at least 1 .* got 0'):
+        set_epochs(cfg, 0)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=100)
+    with pytest.raises(ValueError, match='must train by epochs'):
+        set_epochs(cfg, 3)
+
+
+def test_trained_config_is_evaluated_for_a_curve_and_the_users_is_untouched():
+    model = load_models([DETR])[0]
+    before = model.cfg.pretty_text
+    cfg = training_config(model)
+    assert cfg.train_cfg.val_interval == 2 and cfg.custom_hooks[-1].type == 'mmdet_detr_plugin.MatchingRecordHook'
+    assert model.cfg.pretty_text == before
+    assert 'MatchingRecordHook' not in training_config(load_models([FASTER_RCNN])[0]).pretty_text
+
+
+def test_folder_of_other_settings_is_refused_and_stays(tmp_path):
+    models = load_models([DETR, FASTER_RCNN])
+    files = write_settings(models, dict(processes=1), tmp_path)
+    assert Config.fromfile(files[DETR]).model.to_dict() == models[0].cfg.model.to_dict()
+    assert write_settings(models, dict(processes=1), tmp_path) == files
+    longer = load_models([DETR], epochs=20)
+    kept = files[DETR].read_text()
+    with pytest.raises(ValueError, match=f'other settings .*{DETR} changed.*choose another|{DETR} changed.*Choose another'):
+        write_settings(longer, dict(processes=1), tmp_path)
+    with pytest.raises(ValueError, match='processes changed'):
+        write_settings(models, dict(processes=2), tmp_path)
+    assert files[DETR].read_text() == kept
+    more = load_models(['local-detr_r18-half_1xb2-12e_coco320'])
+    write_settings(more, dict(processes=1), tmp_path)  # another model may join
+    write_settings(models, dict(processes=1), tmp_path)
+
+
+def test_names_lose_what_they_share_at_their_end():
+    assert short_names([DETR, FASTER_RCNN]) == {DETR: 'detr_r18-half', FASTER_RCNN: 'faster-rcnn_r18-half_fpn'}
+    assert short_names(['detr_r50_coco', 'detr_r50_coco2']) == {name: name for name in ('detr_r50_coco', 'detr_r50_coco2')}
+    assert short_names(['detr_coco', 'coco']) == {'detr_coco': 'detr_coco', 'coco': 'coco'}
+    assert short_names(['one_two']) == {'one_two': 'one_two'}
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=f'{DETR}: runs are kept'):
+        load_models([DETR, DETR])
+    with pytest.raises(FileNotFoundError, match='no config'):
+        load_models(['nothing'])
+    (tmp_path / 'partial.py').write_text('model = dict(type="X")')
+    with pytest.raises(ValueError, match='no complete training config: it has no train_dataloader'):
+        load_models([tmp_path / 'partial.py'])
+    (tmp_path / 'voc.py').write_text(
+        f"_base_ = {str(ROOT / 'configs/small' / DETR)!r} + '.py'\ntest_evaluator = dict(_delete_=True, type='VOCMetric')"
+    )
+    with pytest.raises(ValueError, match="must be one CocoMetric with metric 'bbox', got .*VOCMetric"):
+        load_models([tmp_path / 'voc.py'])
