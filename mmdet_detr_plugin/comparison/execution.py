@@ -31,7 +31,7 @@ class Run:
         model: name.
         seed: of the run.
         config: file.
-        folder: of everything the run writes.
+        folder: of everything the run writes; absolute.
         epochs: None for a training by iterations.
     """
 
@@ -211,6 +211,7 @@ def execute(runs: Sequence[Run], launch: Launch, show: Callable[[Sequence[Run]],
 
 def _start(run: Run, launch: Launch, slot: int) -> _Started:
     run.folder.mkdir(parents=True, exist_ok=True)
+    _end_leftovers(run)
     step = 'evaluation' if run.is_trained else 'training'
     command = launch.evaluation_command(run) if run.is_trained else launch.training_command(run)
     with open(run.log, 'ab') as log:
@@ -219,6 +220,17 @@ def _start(run: Run, launch: Launch, slot: int) -> _Started:
         # a process group of its own, so that its workers end with it
         process = subprocess.Popen(command, stdout=log, stderr=log, env=launch.environment(slot), start_new_session=True)
     return _Started(run, process, slot, step)
+
+
+def _end_leftovers(run: Run) -> None:
+    """A comparison that was killed itself could not end its trainings; one that still writes into the run's folder is ended now."""
+    for path in Path('/proc').glob('[0-9]*/cmdline'):
+        try:
+            arguments = path.read_bytes().split(b'\0')
+            if {str(run.training).encode(), str(run.folder).encode()} & set(arguments):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+        except (OSError, ProcessLookupError):  # it has ended, or belongs to someone else
+            continue
 
 
 def _status(process: subprocess.Popen) -> tuple[int | None, float]:

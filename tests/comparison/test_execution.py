@@ -1,6 +1,5 @@
 """Trainings as processes: all are run, failures stay alone, and an interrupted comparison goes on where it was."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -102,15 +101,25 @@ def test_interrupt_ends_the_processes_with_their_workers(tmp_path):
     assert b'KeyboardInterrupt' in process.stderr.read()
 
 
+def test_training_that_outlived_a_killed_comparison_is_ended_before_the_next(tmp_path):
+    run = make_runs(tmp_path, seeds=[0])[0]
+    leftover = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', '--work-dir', str(run.training)])
+    other = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', '--work-dir', f'{run.training}-other'])
+    try:
+        assert run_all([run], FakeLaunch()) == []
+        assert leftover.wait(10) == -signal.SIGKILL and other.poll() is None
+    finally:
+        for process in (leftover, other):
+            process.kill()
+            process.wait()
+
+
 def living(marker: str) -> int:
+    """Processes whose command ends in the marker: the sleeping child itself and the training that waits for it."""
     found = 0
     for path in Path('/proc').glob('[0-9]*/cmdline'):
         try:
-            found += (
-                path.parent.name != str(os.getpid())
-                and marker in path.read_bytes().decode(errors='replace')
-                and b'import sys\n' not in path.read_bytes()
-            )
+            found += marker in path.read_bytes().decode(errors='replace').split('make_runs')[0]
         except OSError:
             continue
     return found
