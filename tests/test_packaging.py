@@ -48,6 +48,7 @@ def test_wheel_holds_package_configs_and_tools(wheel):
     expected = {f'mmdet_detr_plugin/.mim/{path.as_posix()}' for path in files}
     package = ROOT / 'mmdet_detr_plugin'
     expected |= {path.relative_to(ROOT).as_posix() for path in package.rglob('*.py') if '.mim' not in path.parts}
+    expected |= {path.relative_to(ROOT).as_posix() for path in package.glob('comparison/report/templates/*')}
     assert packed == expected and len(files) > 30
 
 
@@ -55,7 +56,7 @@ def test_wheel_states_its_needs(wheel):
     name = f'mmdet_detr_plugin-{mmdet_detr_plugin.__version__}.dist-info/METADATA'
     metadata = email.message_from_bytes(zipfile.ZipFile(wheel).read(name))
     assert set(metadata['Requires-Python'].split(',')) == {'>=3.11', '<3.13'}
-    assert set(metadata.get_all('Provides-Extra')) == {'tests', 'hf', 'onnx', 'report'}
+    assert set(metadata.get_all('Provides-Extra')) == {'tests', 'hf', 'onnx'}
     needs = {need.split('<')[0].split('>')[0] for need in metadata.get_all('Requires-Dist') if 'extra' not in need}
     assert needs >= {'torch', 'mmengine', 'mmcv', 'mmdet', 'scipy', 'pycocotools'}
     assert metadata['License'] == 'Apache-2.0' or metadata['License-Expression'] == 'Apache-2.0'

@@ -45,7 +45,7 @@ def draw_examples(
                 title = model if len(model) <= LONGEST_TITLE else f'{model[: LONGEST_TITLE - 3]}...'
                 columns[f'{title} (≥ {score_thrs[model]:.2f})'] = shown
             safe = re.sub(r'[^A-Za-z0-9]+', '-', Path(files[image_id]).stem)[:40]
-            picture = Path('examples') / f'{number}-{image_id}-{safe}.png'
+            picture = Path('examples') / f'{number}-{image_id}-{safe}.jpg'
             draw_one_image(images / files[image_id], columns, names, folder / picture)
             counts = ', '.join(f'{len(boxes)} {title}' for title, boxes in columns.items())
             pictures.append(dict(file=picture.as_posix(), alt=f'{files[image_id]}: boxes of {counts}', image=files[image_id]))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ..config_files import configs_folder
 from .accuracy import METRICS
 from .analysis.bootstrap import compare_pairs
 from .analysis.by_group import by_class
@@ -44,10 +45,10 @@ def model_results(model: Model, runs: Sequence[Run], speed: dict, truth: Path, i
     found = {name: [match(truth, detections_of(run, name)) for run in done] for name in ('single', 'padded')}
     matches = found[main_detections(model.cfg)]
     entries = [_run_entry(run, matches[done.index(run)] if run in done else None, model, images_per_epoch) for run in runs]
-    curves = [entry['curve'] for entry in entries if entry['curve']]
+    curves = [entry['curve'] for entry in entries if entry['state'] == 'done']
     entry = dict(
         name=model.name,
-        config=str(model.source),
+        config=_shown(model.source),
         kind=str(model.cfg.model.type).split('.')[-1],
         **speed,
         runs=entries,
@@ -98,9 +99,15 @@ def compared(models: Sequence[dict], matches: dict[str, list[Matches]], resample
     """``pairs`` and ``crossovers`` of a results.json, among the models with a finished run."""
     names = [model['name'] for model in models if matches[model['name']]]
     pairs = compare_pairs({name: matches[name] for name in names}, resamples=resamples) if len(names) > 1 else []
-    curves = {model['name']: mean_curve([run['curve'] for run in model['runs'] if run['curve']]) for model in models}
+    curves = {model['name']: mean_curve([run['curve'] for run in model['runs'] if run['state'] == 'done']) for model in models}
     crossovers = [crossover(pair.a, curves[pair.a], pair.b, curves[pair.b]) for pair in pairs]
     return dict(pairs=[asdict(pair) for pair in pairs], crossovers=[found for found in crossovers if found])
+
+
+def _shown(config: Path) -> str:
+    """A shipped config by its name, so that a report that is passed on holds no path of the machine for it."""
+    config = config.resolve()
+    return f'configs/{config.relative_to(configs_folder())}' if config.is_relative_to(configs_folder()) else str(config)
 
 
 def _run_entry(run: Run, matches: Matches | None, model: Model, images_per_epoch: int) -> dict:

@@ -66,7 +66,7 @@ def draw_one_image(
         axis.set_title(title, fontsize=8)
     figure.tight_layout(pad=0.4)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=100)
+    figure.savefig(out, dpi=100, pil_kwargs=dict(quality=88) if out.suffix == '.jpg' else {})
     plt.close(figure)
 
 
