@@ -1,7 +1,7 @@
 """From a data set to an honest comparison of detectors: audit, pre-flight, trainings, report.
 
     python tools/compare.py CONFIG CONFIG ... [--data DIR] [--seeds 0 1 2] [--epochs N] [--work-dir DIR]
-                            [--jobs N] [--launcher none|pytorch|slurm] [--processes N] [--allow] [--report-only]
+                            [--jobs N] [--launcher none|pytorch|slurm] [--processes N] [--curve-points N] [--allow] [--report-only]
 
 Interrupted and started again, it goes on with what is unfinished. The report (report.html, report.md, results.json) is written in any case,
 from what is done. Exit status: 0 all done; 1 a run failed, or the conditions are unfair, or the data has errors; 2 wrong arguments.
@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
-from mmdet_detr_plugin.comparison.accuracy import quiet  # noqa: E402
+from mmdet_detr_plugin.comparison.analysis.coco_input import quiet  # noqa: E402
 from mmdet_detr_plugin.comparison.audit import is_fair, text_table  # noqa: E402
 from mmdet_detr_plugin.comparison.compare import Comparison, stopping  # noqa: E402
 from mmdet_detr_plugin.comparison.execution import LAUNCHERS, Launch, only_one  # noqa: E402
@@ -27,6 +27,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument('--data', type=Path, help="a COCO, VOC or YOLO folder (default: the configs' own data)")
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], metavar='N')
     parser.add_argument('--epochs', type=int, help="default: the configs'; drops of the rate move in proportion")
+    parser.add_argument('--curve-points', type=int, default=10, metavar='N', help='evaluations of a training (default: 10)')
     parser.add_argument('--work-dir', type=Path, help='default: work_dirs/compare/<name of the data>')
     parser.add_argument('--jobs', type=int, default=1, help='trainings at a time; each on GPUs of its own where there are some')
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='slurm: options of srun come from $SRUN_ARGS')
@@ -36,6 +37,8 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if len(set(args.seeds)) < len(args.seeds):
         parser.error(f'--seeds must differ, got {args.seeds}')
+    if args.curve_points < 1:
+        parser.error(f'--curve-points must be at least 1, got {args.curve_points}')
     return args
 
 
@@ -48,7 +51,7 @@ def main() -> None:
         launch.check()
         with only_one(work_dir):
             models = load_models(args.configs, args.data, args.epochs, work_dir)
-            files = write_settings(models, dict(processes=args.processes), work_dir)
+            files = write_settings(models, dict(processes=args.processes), work_dir, args.curve_points)
             command = f'python tools/compare.py {shlex.join(argument for argument in sys.argv[1:] if argument != "--report-only")}'
             failed = run(Comparison(models, files, args.seeds, work_dir, launch, name, command), args.allow, args.report_only)
     except (ValueError, OSError) as error:

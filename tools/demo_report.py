@@ -1,53 +1,49 @@
-"""The demo's table and picture, from two finished runs (tools/demo.sh).
+"""The demo's table and picture, from a finished comparison (tools/demo.sh).
 
-    python tools/demo_report.py WORK_DIR NAME=CONFIG NAME=CONFIG ...
-
-WORK_DIR/<config name> holds each run with detections.bbox.json, as mmdet's tools/test.py wrote it.
+python tools/demo_report.py WORK_DIR
 """
 
 import argparse
+import json
 import warnings
 from pathlib import Path
 
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
-from mmdet.registry import MODELS  # noqa: E402
 from mmengine.config import Config  # noqa: E402
-from mmengine.registry import init_default_scope  # noqa: E402
 
-from mmdet_detr_plugin.comparison.accuracy import METRICS, box_metrics  # noqa: E402
-from mmdet_detr_plugin.comparison.runs import seconds_per_epoch  # noqa: E402
+from mmdet_detr_plugin.comparison.analysis.matches import METRICS  # noqa: E402
+from mmdet_detr_plugin.comparison.context import annotation_file, image_folder  # noqa: E402
+from mmdet_detr_plugin.comparison.results import main_detections  # noqa: E402
 from mmdet_detr_plugin.visualization.side_by_side import draw_side_by_side  # noqa: E402
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Table and picture of finished runs.')
+    parser = argparse.ArgumentParser(description='Table and picture of a finished comparison.')
     parser.add_argument('work_dir', type=Path)
-    parser.add_argument('models', nargs='+', metavar='NAME=CONFIG')
     args = parser.parse_args()
-    rows, detections = {}, {}
-    for name, config in (model.split('=', 1) for model in args.models):
-        cfg = Config.fromfile(config)
-        run = args.work_dir / Path(config).stem
-        detections[name] = run / 'detections.bbox.json'
-        metrics = box_metrics(Path(cfg.test_evaluator.ann_file), detections[name])
-        init_default_scope(cfg.default_scope)
-        cfg.model.backbone.init_cfg = None
-        parameters = sum(parameter.numel() for parameter in MODELS.build(cfg.model).parameters())
-        rows[name] = [f'{metrics[key]:.3f}' if metrics[key] >= 0 else '-' for key in METRICS] + [
-            f'{parameters / 1e6:.1f} M',
-            f'{seconds_per_epoch(run):.0f}',
-        ]
-
+    models = json.loads((args.work_dir / 'results.json').read_text())['models']
+    rows = {model['name']: row_of(model) for model in models}
     header = [*METRICS, 'parameters', 's/epoch']
     width = max(map(len, rows))
     print('\n' + ' ' * width, *(f'{title:>10}' for title in header))
     for name, row in rows.items():
         print(f'{name:{width}}', *(f'{value:>10}' for value in row))
 
-    dataset = cfg.test_dataloader.dataset
+    detections = {}
+    for model in models:
+        name = Path(model['config']).stem
+        cfg = Config.fromfile(args.work_dir / 'configs' / f'{name}.py')
+        run = args.work_dir / 'runs' / name / f'seed{model["runs"][0]["seed"]}'
+        detections[model['name']] = run / 'detections' / f'{main_detections(cfg)}.json'
     picture = args.work_dir / 'demo.png'
-    draw_side_by_side(Path(dataset.data_root) / dataset.ann_file, Path(dataset.data_root) / dataset.data_prefix.img, detections, picture)
+    draw_side_by_side(annotation_file(cfg.test_dataloader), image_folder(cfg.test_dataloader), detections, picture)
     print(f'\npicture: {picture}')
+
+
+def row_of(model: dict) -> list[str]:
+    figures = [model['metrics'][key]['mean'] for key in METRICS]
+    shown = ['-' if figure is None else f'{figure:.3f}' for figure in figures]
+    return [*shown, f'{model["parameters"] / 1e6:.1f} M', f'{model["runs"][0]["seconds_per_epoch"]:.0f}']
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..models.detector import SetDetector
 from ..models.targets import collate_targets
-from .accuracy import quiet
+from .analysis.coco_input import quiet
 
 
 def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:

@@ -13,7 +13,7 @@ from ..datasets.readers import read_dataset
 from ..datasets.readers.coco import CONVERTED
 from ..files import write_atomically, write_json
 
-CURVE_POINTS = 10  # evaluations over a training, for its learning curve
+CURVE_POINTS = 10
 MATCHING_HOOK = 'mmdet_detr_plugin.MatchingRecordHook'
 
 
@@ -99,11 +99,15 @@ def set_epochs(cfg: Config, epochs: int) -> None:
             scheduler.milestones = sorted({moved(epoch) for epoch in scheduler.milestones if moved(epoch) < epochs})
 
 
-def training_config(model: Model) -> Config:
-    """What a run of a comparison trains: evaluated often enough for a curve, the newest checkpoints kept, matching recorded for DETRs."""
+def training_config(model: Model, curve_points: int = CURVE_POINTS) -> Config:
+    """What a run of a comparison trains: evaluated often enough for a curve, the newest checkpoint kept, matching recorded for DETR.
+
+    Args:
+        curve_points: how often it is evaluated in a training.
+    """
     cfg = Config(model.cfg.to_dict())
     if model.epochs:
-        cfg.train_cfg.val_interval = max(1, -(-model.epochs // CURVE_POINTS))
+        cfg.train_cfg.val_interval = max(1, -(-model.epochs // curve_points))
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1)
     cfg.default_hooks.logger.update(interval=min(cfg.default_hooks.logger.get('interval', 50), 10))
     if cfg.model.type == 'mmdet_detr_plugin.DETR':
@@ -111,7 +115,7 @@ def training_config(model: Model) -> Config:
     return cfg
 
 
-def write_settings(models: Sequence[Model], settings: dict, work_dir: Path) -> dict[str, Path]:
+def write_settings(models: Sequence[Model], settings: dict, work_dir: Path, curve_points: int = CURVE_POINTS) -> dict[str, Path]:
     """Write the resolved configs below ``work_dir``, for runs that can be continued and repeated.
 
     Returns:
@@ -120,7 +124,7 @@ def write_settings(models: Sequence[Model], settings: dict, work_dir: Path) -> d
     Raises:
         ValueError: when the folder holds a comparison with other settings.
     """
-    texts = {model.name: training_config(model).pretty_text for model in models}
+    texts = {model.name: training_config(model, curve_points).pretty_text for model in models}
     content = dict(settings=settings, configs=texts)
     kept = work_dir / 'comparison.json'
     if kept.is_file():

@@ -9,13 +9,12 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ..config_files import configs_folder
-from .accuracy import METRICS
 from .analysis.bootstrap import compare_pairs
 from .analysis.by_group import by_class
 from .analysis.curves import calibration, operating_point, precision_recall
 from .analysis.duplicates import apply_nms, duplicates_per_object
 from .analysis.error_types import error_types
-from .analysis.matches import Matches, match
+from .analysis.matches import METRICS, Matches, match
 from .curves import crossover, epochs_to, mean_curve
 from .execution import Run
 from .preparation import Model

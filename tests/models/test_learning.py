@@ -10,9 +10,8 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 
-from mmdet_detr_plugin.comparison.accuracy import box_metrics
+from mmdet_detr_plugin.comparison.analysis.matches import match
 from mmdet_detr_plugin.datasets.shapes import write_split
-from mmdet_detr_plugin.files import write_json
 
 from ..builders import build
 from ..conftest import ROOT
@@ -39,7 +38,7 @@ def load_split(cfg: Config, root, split: str) -> list[dict]:
     return [dataset[index] for index in range(len(dataset))]
 
 
-def average_precision(model, images: list[dict], root, split: str, tmp_path) -> float:
+def average_precision(model, images: list[dict], root, split: str) -> float:
     model.eval()
     detections = []
     with torch.no_grad():
@@ -49,8 +48,7 @@ def average_precision(model, images: list[dict], root, split: str, tmp_path) -> 
                 for (x0, y0, x1, y1), score, label in zip(predicted.bboxes.tolist(), predicted.scores.tolist(), predicted.labels.tolist()):
                     detections.append(dict(image_id=sample.img_id, category_id=label + 1, bbox=[x0, y0, x1 - x0, y1 - y0], score=score))
     model.train()
-    write_json(tmp_path / 'detections.json', detections)
-    return box_metrics(root / 'annotations' / f'{split}.json', tmp_path / 'detections.json')['AP']
+    return match(root / 'annotations' / f'{split}.json', detections).metrics()['AP']
 
 
 def train(model, optimizer, batches, steps: int, drop_at: int | None = None) -> None:
@@ -73,17 +71,17 @@ def test_overfits_eight_images(tmp_path):
     model.train()
     images = load_split(cfg, tmp_path, 'train')
     before = {name: value.clone() for name, value in model.backbone.named_parameters()}
-    assert average_precision(model, images, tmp_path, 'train', tmp_path) < 0.05
+    assert average_precision(model, images, tmp_path, 'train') < 0.05
 
     def batches():
         while True:
             yield pseudo_collate(images)
 
     train(model, build_optim_wrapper(model, cfg.optim_wrapper), batches(), steps=300, drop_at=240)
-    exact = average_precision(model, images, tmp_path, 'train', tmp_path)
+    exact = average_precision(model, images, tmp_path, 'train')
     assert exact >= 0.8
     with torch.autocast('cpu', dtype=torch.bfloat16):  # as test_cfg.fp16=True does
-        rounded = average_precision(model, images, tmp_path, 'train', tmp_path)
+        rounded = average_precision(model, images, tmp_path, 'train')
     print(f'AP {exact:.4f} in float32, {rounded:.4f} in bfloat16')
     assert rounded == pytest.approx(exact, abs=0.05)
     assert all(not torch.equal(value, before[name]) for name, value in model.backbone.named_parameters())
@@ -111,9 +109,9 @@ def test_average_precision_on_held_out_images_rises(tmp_path):
             yield pseudo_collate([flipped(image) if rng.random() < 0.5 else image for image in rng.sample(images, 16)])
 
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
-    values = [average_precision(model, held_out, tmp_path, 'test', tmp_path)]
+    values = [average_precision(model, held_out, tmp_path, 'test')]
     train(model, optimizer, batches(), steps=2400)
-    values.append(average_precision(model, held_out, tmp_path, 'test', tmp_path))
+    values.append(average_precision(model, held_out, tmp_path, 'test'))
     print('AP on held-out images before and after 2400 steps:', values)
     assert values[0] < 0.0001
     assert values[1] > 0.0005 and values[1] > 20 * values[0]

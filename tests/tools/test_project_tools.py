@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from mmdet_detr_plugin.comparison.accuracy import METRICS, box_metrics
 from mmdet_detr_plugin.comparison.runs import last_checkpoint, seconds_per_epoch
 from mmdet_detr_plugin.files import write_json
 from mmdet_detr_plugin.visualization.side_by_side import draw_side_by_side
@@ -52,28 +51,6 @@ def test_set_up_names_wrong_options_and_wrong_python():
     for args, message in ((['--nonsense'], "unknown option '--nonsense'"), (['--torch-index'], '--torch-index needs a value')):
         done = subprocess.run(['bash', script, *args], capture_output=True, text=True)
         assert done.returncode == 1 and message in done.stderr
-
-
-def test_perfect_and_shifted_detections_have_known_precision(tmp_path):
-    boxes = [[10, 10, 20, 20], [40, 10, 40, 40]]
-    truth = dict(
-        images=[dict(id=1, width=100, height=100)],
-        categories=[dict(id=1, name='x')],
-        annotations=[dict(id=i + 1, image_id=1, category_id=1, bbox=box, area=box[2] * box[3], iscrowd=0) for i, box in enumerate(boxes)],
-    )
-    write_json(tmp_path / 'truth.json', truth)
-    detect = lambda boxes: write_json(tmp_path / 'found.json', [dict(image_id=1, category_id=1, bbox=box, score=0.9) for box in boxes])
-    detect(boxes)
-    perfect = box_metrics(tmp_path / 'truth.json', tmp_path / 'found.json')
-    assert tuple(perfect) == METRICS
-    assert [perfect[key] for key in ('AP', 'AP50', 'AP75', 'AP S', 'AP M', 'AP L')] == pytest.approx([1, 1, 1, 1, 1, -1])
-    detect([[x + 0.2 * w, y, w, h] for x, y, w, h in boxes])  # IoU 0.8 / 1.2 = 2/3: right at the thresholds 0.5, 0.55, 0.6 and 0.65
-    shifted = box_metrics(tmp_path / 'truth.json', tmp_path / 'found.json')
-    assert (shifted['AP50'], shifted['AP75'], shifted['AP']) == pytest.approx((1, 0, 0.4), abs=1e-9)
-    detect([])
-    assert box_metrics(tmp_path / 'truth.json', tmp_path / 'found.json')['AP'] == 0
-    with pytest.raises(FileNotFoundError, match=r'nothing.json does not exist; run tools/test.py'):
-        box_metrics(tmp_path / 'truth.json', tmp_path / 'nothing.json')
 
 
 def test_seconds_per_epoch_and_last_checkpoint_from_a_run(tmp_path):

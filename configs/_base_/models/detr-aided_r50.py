@@ -1,4 +1,4 @@
-# Plain DETR on pretrained weights with what shortens its schedule; see detr-aided_r18_scratch.py for what each part does. Rates and clipping
+# Plain DETR on pretrained weights with what shortens its schedule; detr-aided_r18_scratch.py says what each part does. Rates and clipping
 # are the paper's: pretrained layers move slowly whatever helps the others.
 _base_ = './detr_r50.py'
 

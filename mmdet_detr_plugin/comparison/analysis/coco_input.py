@@ -1,11 +1,18 @@
 """Annotations and detections in COCO's format, checked and as arrays."""
 
+import contextlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+
+def quiet():
+    """A context in which pycocotools does not print its progress."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 @dataclass(frozen=True, eq=False)

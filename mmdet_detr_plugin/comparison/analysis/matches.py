@@ -13,10 +13,10 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ..accuracy import METRICS, quiet
 from .average_precision import RECALLS, precision_steps
-from .coco_input import Annotations, Boxes, read_annotations, read_detections
+from .coco_input import Annotations, Boxes, quiet, read_annotations, read_detections
 
+METRICS = ('AP', 'AP50', 'AP75', 'AP S', 'AP M', 'AP L')
 FALSE, HIT, IGNORED = 0, 1, 2  # outcomes of a detection; ignored: it lies in a crowd, or has another size than is asked for
 ALL, SMALL, MEDIUM, LARGE = range(4)
 AT_50, AT_75, AT_ANY = slice(0, 1), slice(5, 6), slice(0, 10)  # of the thresholds 0.5, 0.55, ... 0.95

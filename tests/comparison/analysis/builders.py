@@ -6,7 +6,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmdet_detr_plugin.comparison.accuracy import quiet
+from mmdet_detr_plugin.comparison.analysis.coco_input import quiet
 
 
 def by_pycocotools(truth: dict, found: list[dict]) -> COCOeval:

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdet_detr_plugin.comparison.accuracy import METRICS
-from mmdet_detr_plugin.comparison.analysis.matches import ALL, FALSE, HIT, IGNORED, match
+from mmdet_detr_plugin.comparison.analysis.matches import ALL, FALSE, HIT, IGNORED, METRICS, match
 
 from .builders import annotations, by_pycocotools, detections, random_annotations, random_detections
 
