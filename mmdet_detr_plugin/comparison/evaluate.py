@@ -17,7 +17,8 @@ from torch import Tensor  # noqa: E402
 from ..boxes import cxcywh_to_xyxy  # noqa: E402
 from ..engine.matching_record_hook import matching_changes  # noqa: E402
 from ..files import write_json  # noqa: E402
-from .inference import Truth, detections, has_layers, layer_outputs, load_model, matched_queries, ordered_loader  # noqa: E402
+from ..prediction.trained_model import load_model  # noqa: E402
+from .inference import Truth, detections, has_layers, layer_outputs, matched_queries, ordered_loader  # noqa: E402
 from .runs import last_checkpoint  # noqa: E402
 
 PADDED_BATCH = 8

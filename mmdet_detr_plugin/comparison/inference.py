@@ -2,13 +2,10 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import torch
-from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 from torch import Tensor, nn
@@ -16,25 +13,6 @@ from torch import Tensor, nn
 from ..models.detector import SetDetector
 from ..models.targets import collate_targets
 from .analysis.coco_input import quiet
-
-
-def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
-    """The config's model in evaluation mode, with a checkpoint's weights where there is one.
-
-    Raises:
-        ValueError: when the checkpoint is not this model's.
-    """
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-    model_cfg = copy.deepcopy(cfg.model)
-    if isinstance(model_cfg.get('backbone'), dict):
-        model_cfg.backbone.init_cfg = None
-    model = MODELS.build(model_cfg)
-    if checkpoint is not None:
-        try:
-            load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True)
-        except RuntimeError as error:
-            raise ValueError(f'{checkpoint} does not fit the model of {cfg.filename}: {error}') from error
-    return model.to(device).eval()
 
 
 def ordered_loader(dataloader: Config, batch_size: int):

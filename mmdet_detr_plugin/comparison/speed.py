@@ -13,7 +13,8 @@ from mmengine.config import Config
 from ..benchmark.flops import giga_multiply_adds
 from ..benchmark.results import machine
 from ..benchmark.timing import synchronize
-from .inference import load_model, ordered_loader
+from ..prediction.trained_model import load_model
+from .inference import ordered_loader
 
 NUM_IMAGES = 30
 

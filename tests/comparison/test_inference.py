@@ -14,8 +14,9 @@ from mmengine.structures import InstanceData
 
 from mmdet_detr_plugin.boxes import cxcywh_to_xyxy
 from mmdet_detr_plugin.comparison.evaluate import evaluate, look_into, nms_iou, same_box_pairs, without_nms
-from mmdet_detr_plugin.comparison.inference import Truth, detections, has_layers, layer_outputs, load_model, matched_queries, ordered_loader
+from mmdet_detr_plugin.comparison.inference import Truth, detections, has_layers, layer_outputs, matched_queries, ordered_loader
 from mmdet_detr_plugin.engine.matching_record_hook import FILE, matching_changes
+from mmdet_detr_plugin.prediction.trained_model import load_model
 
 from ..conftest import ROOT
 

@@ -1,0 +1,1 @@
+"""Running a trained detector on images, folders and videos."""

@@ -1,0 +1,90 @@
+"""A trained detector, of the plugin or any of mmdet's, on images in batches."""
+
+import copy
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from mmcv.transforms import Compose
+from mmdet.evaluation import get_classes
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+
+from .inputs import Frame
+from .trained_model import load_model
+
+
+class Predictor:
+    """Detections of frames by the config's own test pipeline.
+
+    Args:
+        cfg: a config with ``test_dataloader``.
+        checkpoint: its weights.
+        device: such as 'cpu' or 'cuda'.
+        batch_size: images at a time; they are padded to one size.
+
+    Raises:
+        FileNotFoundError: when there is no such checkpoint.
+        ValueError: when the config has no test pipeline that starts with loading an image, or the checkpoint is not of this model.
+    """
+
+    def __init__(self, cfg: Config, checkpoint: Path, device: str = 'cpu', batch_size: int = 1) -> None:
+        if batch_size < 1:
+            raise ValueError(f'the batch size must be at least 1, got {batch_size}')
+        self.pipeline = Compose(_array_pipeline(cfg))
+        self.batch_size = batch_size
+        self.model = load_model(cfg, checkpoint, device)
+        self.classes = tuple(self.model.dataset_meta.get('classes') or get_classes('coco'))
+
+    def __call__(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, DetDataSample | None]]:
+        """Frames in their order, each with ``pred_instances`` in its own pixels; None for a frame with a problem.
+
+        A frame that the pipeline or the network cannot take gets a ``problem`` here; the others of its batch are not lost.
+        """
+        stream = iter(frames)
+        while batch := list(islice(stream, self.batch_size)):
+            yield from zip(batch, self._predict(batch), strict=True)
+
+    def _predict(self, batch: list[Frame]) -> list[DetDataSample | None]:
+        results: list[DetDataSample | None] = [None] * len(batch)
+        prepared = {}
+        for index, frame in enumerate(batch):
+            if frame.problem is None:
+                try:
+                    prepared[index] = self.pipeline(dict(img=frame.pixels, img_id=index))
+                except Exception as error:  # whatever a transform raises is this image's problem
+                    frame.problem = f'the test pipeline failed: {type(error).__name__}: {error}'
+        groups = [list(prepared)] if len(prepared) > 1 else [[index] for index in prepared]
+        while groups:
+            group = groups.pop()
+            try:
+                with torch.no_grad():
+                    found = self.model.test_step(pseudo_collate([copy.deepcopy(prepared[index]) for index in group]))
+            except (RuntimeError, ValueError) as error:
+                if len(group) > 1:  # one by one, so that only the culprit is lost
+                    groups += [[index] for index in group]
+                    continue
+                batch[group[0]].problem = f'the network failed: {type(error).__name__}: {error}'
+                continue
+            for index, sample in zip(group, found, strict=True):
+                results[index] = sample
+        return results
+
+
+def _array_pipeline(cfg: Config) -> list[dict]:
+    """The test pipeline, starting from pixels and without annotations."""
+    pipeline = copy.deepcopy(cfg.get('test_dataloader', {}).get('dataset', {}).get('pipeline') or [])
+    if not pipeline or not str(pipeline[0].get('type')).endswith('LoadImageFromFile'):
+        raise ValueError(
+            f'test_dataloader.dataset.pipeline must start with LoadImageFromFile, got {[step.get("type") for step in pipeline]}'
+        )
+    pipeline[0] = dict(type='mmdet.LoadImageFromNDArray')
+    kept = [step for step in pipeline if not str(step['type']).endswith(('LoadAnnotations', 'LoadPanopticAnnotations'))]
+    for step in kept:
+        if '.' not in str(step['type']):
+            step['type'] = f'mmdet.{step["type"]}'
+        if step['type'].endswith('PackDetInputs') and 'meta_keys' in step:
+            step['meta_keys'] = tuple(key for key in step['meta_keys'] if key != 'img_path')
+    return kept

@@ -1,0 +1,39 @@
+"""A config's model with a checkpoint's weights, or a clear refusal."""
+
+import copy
+from pathlib import Path
+
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from torch import nn
+
+
+def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
+    """The model in evaluation mode; with random weights where there is no checkpoint.
+
+    ``dataset_meta`` of the model holds the classes that the checkpoint names, or else the config.
+
+    Raises:
+        FileNotFoundError: when there is no such checkpoint.
+        ValueError: when it is not this model's.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    model_cfg = copy.deepcopy(cfg.model)
+    if isinstance(model_cfg.get('backbone'), dict):
+        model_cfg.backbone.init_cfg = None  # the checkpoint holds all weights
+    model = revert_sync_batchnorm(MODELS.build(model_cfg))
+    meta = {}
+    if checkpoint is not None:
+        if not Path(checkpoint).is_file():
+            raise FileNotFoundError(f'the checkpoint {checkpoint} does not exist')
+        try:
+            content = load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True)
+        except RuntimeError as error:
+            raise ValueError(f'{checkpoint} does not fit the model of {cfg.filename}: {error}') from error
+        meta = (content.get('meta') or {}).get('dataset_meta') or {}
+    stated = cfg.get('test_dataloader', {}).get('dataset', {}).get('metainfo') or {}
+    model.dataset_meta = {**stated, **{key.lower(): value for key, value in meta.items() if value is not None}}
+    return model.to(device).eval()

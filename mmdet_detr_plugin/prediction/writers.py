@@ -1,0 +1,112 @@
+"""Detections as files: drawn images and videos, COCO JSON, CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmdet.structures import DetDataSample
+from mmdet.visualization import DetLocalVisualizer
+
+from ..files import write_atomically, write_json
+from .inputs import Frame, is_video
+
+COLUMNS = ('file', 'frame', 'class', 'score', 'x', 'y', 'width', 'height')
+
+
+class PredictionWriter:
+    """Collects detections and writes ``predictions.json`` and ``predictions.csv`` at the end; drawn images as they come.
+
+    Args:
+        folder: of everything.
+        classes: names by label.
+        score_thr: detections below are left out everywhere.
+        draw: whether to draw.
+    """
+
+    def __init__(self, folder: Path, classes: Sequence[str], score_thr: float, draw: bool = True) -> None:
+        self.folder, self.classes, self.score_thr = folder, classes, score_thr
+        self.visualizer = DetLocalVisualizer() if draw else None
+        if self.visualizer is not None:
+            self.visualizer.dataset_meta = dict(classes=tuple(classes), palette='random' if len(classes) > 80 else 'coco')
+        self.images: list[dict] = []
+        self.annotations: list[dict] = []
+        self.problems: list[tuple[str, str]] = []
+        self.drawn: set[Path] = set()
+        self.video: tuple[Path, cv2.VideoWriter] | None = None
+
+    def add(self, frame: Frame, sample: DetDataSample | None) -> int:
+        """Take one result; returns the number of detections kept."""
+        if frame.problem is not None or sample is None:
+            self.problems.append((frame.name, frame.problem or 'no result'))
+            return 0
+        found = sample.pred_instances.cpu()
+        found = found[found.scores >= self.score_thr]
+        image_id = len(self.images) + 1
+        height, width = frame.pixels.shape[:2]
+        self.images.append(dict(id=image_id, file_name=str(frame.source), frame=frame.number, width=width, height=height))
+        boxes = found.bboxes.clone()
+        boxes[:, 2:] -= boxes[:, :2]
+        for box, score, label in zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
+            x, y, w, h = (round(value, 2) for value in box)
+            entry = dict(id=len(self.annotations) + 1, image_id=image_id, category_id=label + 1, bbox=[x, y, w, h])
+            self.annotations.append({**entry, 'area': round(w * h, 2), 'iscrowd': 0, 'score': round(score, 5)})
+        if self.visualizer is not None:
+            self._draw(frame, sample)
+        return len(found)
+
+    def finish(self) -> list[Path]:
+        """Write the two files, whole or not at all."""
+        self._end_video()
+        categories = [dict(id=label + 1, name=name) for label, name in enumerate(self.classes)]
+        content = dict(images=self.images, annotations=self.annotations, categories=categories)
+        paths = [self.folder / 'predictions.json', self.folder / 'predictions.csv']
+        write_json(paths[0], content)
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(COLUMNS)
+        images = {image['id']: image for image in self.images}
+        for item in self.annotations:
+            image = images[item['image_id']]
+            frame = '' if image['frame'] is None else image['frame']
+            writer.writerow([image['file_name'], frame, self.classes[item['category_id'] - 1], item['score'], *item['bbox']])
+        write_atomically(text.getvalue().encode(), paths[1])
+        return paths
+
+    def _draw(self, frame: Frame, sample: DetDataSample) -> None:
+        pixels = np.ascontiguousarray(frame.pixels[..., ::-1])
+        self.visualizer.add_datasample(frame.name, pixels, sample, draw_gt=False, show=False, pred_score_thr=self.score_thr)
+        drawn = np.ascontiguousarray(self.visualizer.get_image()[..., ::-1])
+        if is_video(frame.source):
+            self._write_video_frame(frame, drawn)
+        else:
+            path = self._free_path(frame.source.stem, '.jpg')
+            there, content = cv2.imencode('.jpg', drawn)
+            if there:
+                write_atomically(content.tobytes(), path)
+
+    def _write_video_frame(self, frame: Frame, drawn: np.ndarray) -> None:
+        if self.video is None or self.video[0] != frame.source:
+            self._end_video()
+            rate = cv2.VideoCapture(str(frame.source)).get(cv2.CAP_PROP_FPS) or 25.0
+            path = self._free_path(frame.source.stem, '.mp4')
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.video = (frame.source, cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), rate, drawn.shape[1::-1]))
+        self.video[1].write(drawn)
+
+    def _end_video(self) -> None:
+        if self.video is not None:
+            self.video[1].release()
+            self.video = None
+
+    def _free_path(self, stem: str, suffix: str) -> Path:
+        """Images of one name in several folders do not overwrite each other."""
+        path = self.folder / 'drawn' / f'{stem}{suffix}'
+        number = 2
+        while path in self.drawn:
+            path = self.folder / 'drawn' / f'{stem}-{number}{suffix}'
+            number += 1
+        self.drawn.add(path)
+        return path

@@ -1,0 +1,60 @@
+"""Run a trained detector on images, folders, patterns and videos.
+
+    python tools/predict.py CONFIG CHECKPOINT INPUT... [--out DIR] [--score-thr 0.7] [--device cpu|cuda] [--batch-size N] [--no-drawing]
+
+Writes predictions.json (COCO), predictions.csv and drawn/. A file that cannot be read is reported and left out. Exit status: 0; 1 when
+nothing could be predicted; 2 wrong arguments.
+"""
+
+import argparse
+import sys
+import warnings
+from itertools import chain
+from pathlib import Path
+
+warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+import torch  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+from rich.progress import Progress  # noqa: E402
+
+from mmdet_detr_plugin.config_files import find_config  # noqa: E402
+from mmdet_detr_plugin.prediction.inputs import count_frames, find_inputs, read_frames  # noqa: E402
+from mmdet_detr_plugin.prediction.predictor import Predictor  # noqa: E402
+from mmdet_detr_plugin.prediction.writers import PredictionWriter  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Run a trained detector on images, folders, patterns and videos.')
+    parser.add_argument('config', type=Path, metavar='CONFIG', help="any mmdet config, or the name of one of the plugin's")
+    parser.add_argument('checkpoint', type=Path, metavar='CHECKPOINT')
+    parser.add_argument('inputs', nargs='+', metavar='INPUT', help="files, folders, quoted patterns such as 'shots/**/*.jpg'")
+    parser.add_argument('--out', type=Path, default=Path('predictions'), help='folder to write (default: predictions)')
+    parser.add_argument('--score-thr', type=float, default=0.7, help="detections below are left out (default: the paper's 0.7)")
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--batch-size', type=int, default=1, help='images at a time, padded to one size (default: 1)')
+    parser.add_argument('--no-drawing', action='store_true')
+    args = parser.parse_args()
+    if not 0 <= args.score_thr <= 1:
+        parser.error(f'--score-thr must lie between 0 and 1, got {args.score_thr}')
+    try:
+        paths = find_inputs(args.inputs)
+        predictor = Predictor(Config.fromfile(find_config(args.config)), args.checkpoint, args.device, args.batch_size)
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
+    writer = PredictionWriter(args.out, predictor.classes, args.score_thr, not args.no_drawing)
+    count = 0
+    with Progress(disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task('predicting', total=sum(map(count_frames, paths)))
+        for frame, sample in predictor(chain.from_iterable(map(read_frames, paths))):
+            count += writer.add(frame, sample)
+            progress.advance(task)
+    for name, problem in writer.problems:
+        print(f'left out: {name}: {problem}', file=sys.stderr)
+    print(
+        f'{count} detections of at least {args.score_thr:g} in {len(writer.images)} images; wrote ' + ', '.join(map(str, writer.finish()))
+    )
+    sys.exit(0 if writer.images else 1)
+
+
+if __name__ == '__main__':
+    main()
