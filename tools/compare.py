@@ -9,6 +9,7 @@ from what is done. Exit status: 0 all done; 1 a run failed, or the conditions ar
 
 import argparse
 import shlex
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -47,6 +48,7 @@ def main() -> None:
     name = args.data.resolve().name if args.data else args.configs[0].stem
     work_dir = (args.work_dir or Path('work_dirs/compare') / name).resolve()
     launch = Launch(args.launcher, args.processes, args.jobs)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a scheduler, say: the trainings end with this command
     try:
         launch.check()
         with only_one(work_dir):
