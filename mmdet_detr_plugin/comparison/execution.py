@@ -126,6 +126,8 @@ class Launch:
             own = gpus[slot * self.processes : (slot + 1) * self.processes]
             if own:
                 environment['CUDA_VISIBLE_DEVICES'] = ','.join(own)
+            else:  # else every job takes all cores
+                environment.setdefault('OMP_NUM_THREADS', str(max(1, len(os.sched_getaffinity(0)) // (self.jobs * self.processes))))
         return environment
 
     def check(self) -> None:

@@ -179,6 +179,17 @@ def test_gpus_are_divided_among_jobs(monkeypatch):
     assert Launch().environment(0)['CUDA_VISIBLE_DEVICES'] == '4,5,6,7'
 
 
+def test_cores_are_divided_among_jobs_without_gpus(monkeypatch):
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 0)
+    monkeypatch.setattr('os.sched_getaffinity', lambda pid: set(range(8)))
+    assert Launch(jobs=2).environment(1)['OMP_NUM_THREADS'] == '4'
+    assert 'OMP_NUM_THREADS' not in Launch().environment(0)
+    monkeypatch.setenv('OMP_NUM_THREADS', '3')
+    assert Launch(jobs=2).environment(0)['OMP_NUM_THREADS'] == '3'
+
+
 @pytest.mark.parametrize(
     'launch, message',
     [
