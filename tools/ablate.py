@@ -1,9 +1,10 @@
-"""What helps a DETR on little data, and what it costs: short trainings that differ in one thing each.
+"""What helps a DETR on little data, and what it costs: short trainings on the shapes data that differ in one thing each.
 
-    python tools/ablate.py shapes [--runs NAME ...] [--seeds N ...] [--epochs N] [--data DIR] [--out DIR] [--work-dir DIR]
+    python tools/ablate.py aids|images [--runs NAME ...] [--seeds N ...] [--epochs N] [--data DIR] [--out DIR] [--work-dir DIR]
 
-Every run leaves one JSON file; runs that have one are not repeated, and a run that was interrupted goes on from its last epoch. Without
---out the results are those that the repository keeps. Generate the data first: python tools/make_shapes.py data/shapes
+aids: parts of the models are left out or added. images: plain DETR, LocalDETR and Faster R-CNN on 50 to 800 images, the same number of
+iterations. Every run leaves one JSON file; runs that have one are not repeated, and a run that was interrupted goes on from its last
+epoch. Without --out the results are those that the repository keeps. Generate the data first: python tools/make_shapes.py data/shapes
 """
 
 import argparse
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument('--runs', nargs='+', metavar='NAME', help='default: all')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], metavar='N')
     parser.add_argument('--epochs', type=int, help="default: the configs'; drops of the rate stay where they are")
-    parser.add_argument('--data', type=Path, help='folder of the data set (default: data/<plan>)')
+    parser.add_argument('--data', type=Path, help='folder of the data set (default: data/shapes)')
     parser.add_argument('--out', type=Path, help='folder of the results')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablation'))
     args = parser.parse_args()

@@ -39,11 +39,28 @@ class Run:
     options: dict = field(default_factory=dict)
 
 
-AIDED, LOCAL = 'detr-aided_r18-half_1xb4-10e_shapes', 'local-detr_r18-half_1xb4-10e_shapes'
+PLAIN, AIDED, LOCAL, FASTER_RCNN = (
+    f'{name}_1xb4-10e_shapes' for name in ('detr_r18-half', 'detr-aided_r18-half', 'local-detr_r18-half', 'faster-rcnn_r18-half_fpn')
+)
+ITERATIONS, BATCH_SIZE = 1000, 4  # of every training in the plan 'images'
+
+
+def _of_images(number: int) -> dict:
+    """The first images only, for the same number of iterations; the rate drops after four fifths of them."""
+    epochs = ITERATIONS * BATCH_SIZE // number
+    return {
+        'train_dataloader.dataset.indices': number,
+        'train_cfg.max_epochs': epochs,
+        'train_cfg.val_interval': epochs,
+        'param_scheduler.1.end': epochs,
+        'param_scheduler.1.milestones': [epochs * 4 // 5],
+    }
+
+
 PLANS = {
-    'shapes': [
-        Run('detr', 'detr_r18-half_1xb4-10e_shapes', 'plain DETR'),
-        Run('faster-rcnn', 'faster-rcnn_r18-half_fpn_1xb4-10e_shapes', 'Faster R-CNN'),
+    'aids': [
+        Run('detr', PLAIN, 'plain DETR'),
+        Run('faster-rcnn', FASTER_RCNN, 'Faster R-CNN'),
         Run('aided', AIDED, 'plain DETR with all that helps it'),
         Run('aided-no-dense', AIDED, '- dense head', NO_AIDS),
         Run('aided-no-points', AIDED, '- reference points', NO_POINTS),
@@ -55,13 +72,22 @@ PLANS = {
         Run('local-no-jitter', LOCAL, '- jittered boxes', {'model.bbox_head.jitter': None}),
         Run('local-no-context', LOCAL, '- view beyond the box', {'model.bbox_head.view_scale': 1.0}),
         Run('local-one-layer', LOCAL, 'one decoder layer', {'model.bbox_head.num_decoder_layers': 1}),
-    ]
+    ],
+    'images': [
+        Run(f'{name}-{number}', config, f'{what}, {number} images', _of_images(number))
+        for number in (50, 100, 200, 400, 800)
+        for name, config, what in (
+            ('detr', PLAIN, 'plain DETR'),
+            ('local', LOCAL, 'LocalDETR'),
+            ('faster-rcnn', FASTER_RCNN, 'Faster R-CNN'),
+        )
+    ],
 }
 
 
 def results_folder(plan: str) -> Path:
     """Where the results of a plan are kept in the repository."""
-    return configs_folder() / plan / 'ablation'
+    return configs_folder() / 'shapes' / 'results' / plan
 
 
 def run_plan(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from mmengine.config import Config
 
 from mmdet_detr_plugin.comparison.ablation import PLANS, Run, run_plan
 from mmdet_detr_plugin.config_files import config_path
@@ -14,7 +15,7 @@ from ..conftest import ROOT
 
 
 def ablate(tmp_path, *args) -> str:
-    command = [sys.executable, str(ROOT / 'tools/ablate.py'), 'shapes', '--out', 'results', '--work-dir', 'work', *args]
+    command = [sys.executable, str(ROOT / 'tools/ablate.py'), 'aids', '--out', 'results', '--work-dir', 'work', *args]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -50,3 +51,14 @@ def test_planned_configs_exist_and_names_are_unique():
         assert len({run.name for run in runs}) == len(runs)
         for run in runs:
             config_path(run.config)
+
+
+def test_every_number_of_images_gets_the_same_iterations():
+    for run in PLANS['images']:
+        cfg = Config.fromfile(config_path(run.config))
+        cfg.merge_from_dict(run.options)
+        iterations = cfg.train_cfg.max_epochs * cfg.train_dataloader.dataset.indices / cfg.train_dataloader.batch_size
+        (drop,) = cfg.param_scheduler[1].milestones
+        assert (
+            iterations == 1000 and cfg.param_scheduler[1].end == cfg.train_cfg.max_epochs and 0.75 <= drop / cfg.train_cfg.max_epochs <= 0.8
+        )
