@@ -85,7 +85,8 @@ def test_jobs_run_at_a_time(tmp_path):
 def test_interrupt_ends_the_processes_with_their_workers(tmp_path):
     """The command gets SIGINT; neither the training nor its child may live on."""
     script = textwrap.dedent(f"""
-        import sys
+        import signal, sys
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
         sys.path.insert(0, {str(ROOT)!r})
         from pathlib import Path
         from tests.comparison.test_execution import FakeLaunch, make_runs, run_all
