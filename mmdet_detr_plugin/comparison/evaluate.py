@@ -34,7 +34,8 @@ def main() -> None:
 def evaluate(cfg: Config, folder: Path, checkpoint: Path, device: str) -> None:
     """Write the files that the module's text names."""
     model = load_model(cfg, checkpoint, device)
-    batch_size = max(2, cfg.test_dataloader.batch_size) if cfg.test_dataloader.batch_size > 1 else PADDED_BATCH
+    own = cfg.test_dataloader.batch_size
+    batch_size = own if own > 1 else PADDED_BATCH
     loader = ordered_loader(cfg.test_dataloader, 1)
     truth = Truth(cfg.test_evaluator.ann_file, loader.dataset.metainfo['classes'])
     results, facts = {}, dict(checkpoint=checkpoint.name)

@@ -21,6 +21,18 @@ from .preparation import Model
 from .runs import evaluations, peak_memory_mib, seconds_per_epoch
 
 USUAL_NMS_IOU = 0.5
+NOTHING_ANALYSED = dict(
+    padding=None,
+    nms=None,
+    layers=[],
+    duplicates_per_object=None,
+    errors=None,
+    by_class=[],
+    calibration=None,
+    precision_recall=None,
+    operating_point=None,
+    health=None,
+)
 
 
 def summary_of(values: Sequence[float | None]) -> dict:
@@ -55,38 +67,32 @@ def model_results(model: Model, runs: Sequence[Run], speed: dict, truth: Path, i
         training_seconds=summary_of([item['training_seconds'] for item in entries if item['state'] == 'done']),
         peak_memory_mib=summary_of([item['peak_memory_mib'] for item in entries if item['state'] == 'done']),
         epochs_to=epochs_to(mean_curve(curves)),
-        padding=None,
-        nms=None,
-        layers=[],
-        duplicates_per_object=None,
-        errors=None,
-        by_class=[],
-        calibration=None,
-        precision_recall=None,
-        operating_point=None,
-        health=None,
+        **(_analysed(done, found, matches, truth) if done else NOTHING_ANALYSED),
     )
-    if done:
-        facts = [run.read('evaluation') for run in done]
-        point = operating_point(matches)
-        entry |= dict(
-            padding=dict(
-                single=_mean_ap(found['single']),
-                padded=_mean_ap(found['padded']),
-                batch_size=facts[0]['padding']['batch_size'],
-                padded_pixels=facts[0]['padding']['padded_pixels'],
-            ),
-            nms=_nms(done, facts, truth, found['single']),
-            layers=_layers(done, facts, truth, point['score_thr']),
-            duplicates_per_object=duplicates_per_object(matches),
-            errors=error_types(matches),
-            by_class=by_class(matches),
-            calibration=calibration(matches),
-            precision_recall=precision_recall(matches),
-            operating_point=point,
-            health=_health([fact['health'] for fact in facts]),
-        )
     return entry, matches
+
+
+def _analysed(done: Sequence[Run], found: dict[str, list[Matches]], matches: list[Matches], truth: Path) -> dict:
+    """What is said of the finished runs together."""
+    facts = [run.read('evaluation') for run in done]
+    point = operating_point(matches)
+    return dict(
+        padding=dict(
+            single=_mean_ap(found['single']),
+            padded=_mean_ap(found['padded']),
+            batch_size=facts[0]['padding']['batch_size'],
+            padded_pixels=facts[0]['padding']['padded_pixels'],
+        ),
+        nms=_nms(done, facts, truth, found['single']),
+        layers=_layers(done, facts, truth, point['score_thr']),
+        duplicates_per_object=duplicates_per_object(matches),
+        errors=error_types(matches),
+        by_class=by_class(matches),
+        calibration=calibration(matches),
+        precision_recall=precision_recall(matches),
+        operating_point=point,
+        health=_health([fact['health'] for fact in facts]),
+    )
 
 
 def main_detections(cfg: Config) -> str:
