@@ -95,7 +95,7 @@ def test_audit_command_compares_settings_and_pixels(shapes_dir, tmp_path):
 
 @pytest.mark.slow
 def test_killed_three_times_it_ends_with_the_numbers_of_a_straight_run(shapes_dir, tmp_path):
-    """``kill -9`` to the command, at random moments of trainings and evaluations. About eight minutes."""
+    """``kill -9`` to the command, at random moments of trainings and evaluations. About five minutes."""
     args = (LOCAL, FASTER_RCNN, '--data', shapes_dir, '--epochs', 3, '--seeds', 0, 1)
     for name in ('straight', 'killed'):
         (tmp_path / name).mkdir()
