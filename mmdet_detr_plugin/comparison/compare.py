@@ -18,6 +18,7 @@ from .preparation import Model, short_names
 from .progress import ProgressDisplay
 from .report.write import FORMAT, write_report
 from .results import compared, detections_of, main_detections, model_results
+from .runs import last_checkpoint
 
 AUDITED_BATCHES = 10
 
@@ -129,12 +130,17 @@ class Comparison:
         return draw_examples({name: matches[name][0] for name in thresholds}, detections, thresholds, truth, images, self.work_dir)
 
     def _speeds(self) -> dict[str, dict]:
-        """Measured once and kept; a change of the machine needs the file's removal."""
-        kept = self.work_dir / 'speed.json'
-        if kept.is_file() and set(found := json.loads(kept.read_text())) >= set(self.files):
-            return found
-        found = speed.measure({model.name: (model.cfg, None) for model in self.models})
-        write_json(kept, found)
+        """Of trained networks where there are some: what a detector's last steps cost depends on what it detects. Measured once and kept;
+        a change of the machine needs the file's removal."""
+        kept, trained = self.work_dir / 'speed.json', {}
+        for run in reversed(self.runs()):
+            if run.is_trained:
+                trained[run.model] = last_checkpoint(run.training)
+        wanted = {name: str(trained.get(name)) for name in self.files}
+        if kept.is_file() and (found := json.loads(kept.read_text())).get('checkpoints') == wanted:
+            return found['speeds']
+        found = speed.measure({model.name: (model.cfg, trained.get(model.name)) for model in self.models})
+        write_json(kept, dict(checkpoints=wanted, speeds=found))
         return found
 
 

@@ -110,7 +110,8 @@ def test_report_of_nothing_done_is_still_a_report(cfg, tmp_path):
     for file in files.values():
         file.write_text('model = dict()')
     comparison = Comparison(models, files, [0], tmp_path, Launch(), 'data', 'python tools/compare.py')
-    write_json(tmp_path / 'speed.json', {model.name: SPEED for model in models})
+    speeds = {model.name: SPEED for model in models}
+    write_json(tmp_path / 'speed.json', dict(checkpoints=dict.fromkeys(speeds, 'None'), speeds=speeds))
     paths = comparison.report([], [('', Finding('data', 'warning', 'found', 'do'))], say=lambda text: None)
     results = json.loads((tmp_path / 'results.json').read_text())
     assert not results['complete'] and [model['name'] for model in results['models']] == ['a', 'b'] and results['examples'] == []
