@@ -1,6 +1,7 @@
 """Finding the shipped configs from anywhere."""
 
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -45,6 +46,19 @@ def config_path(name: str) -> str:
     near = get_close_matches(Path(name).name, [Path(config).name for config in config_names()], n=3, cutoff=0.3)
     hint = f'near it: {", ".join(near)}; ' if near else ''
     raise FileNotFoundError(f'mmdet_detr_plugin has no config {name!r}; {hint}python -m mmdet_detr_plugin lists all')
+
+
+def flat(content: dict, prefix: str = '') -> dict[str, object]:
+    """Nested dicts as dotted names, as ``--cfg-options`` takes them; lists and empty dicts stay whole."""
+    found = {}
+    for key, value in content.items():
+        found |= flat(value, f'{prefix}{key}.') if isinstance(value, dict) and value else {f'{prefix}{key}': value}
+    return found
+
+
+def mmdet_train_script() -> Path:
+    """mmdet's own ``tools/train.py``, as its wheel installs it."""
+    return Path(find_spec('mmdet').origin).parent / '.mim' / 'tools' / 'train.py'
 
 
 def innermost_dataset(dataloader: dict) -> dict:

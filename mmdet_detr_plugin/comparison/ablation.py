@@ -5,13 +5,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from ..benchmark.results import machine
-from ..config_files import config_path, configs_folder
+from ..config_files import config_path, configs_folder, flat, mmdet_train_script
 from ..files import write_json
 from .runs import last_scalars, seconds_per_epoch
 
@@ -127,9 +126,8 @@ def run_plan(
 
 def _train(run: Run, seed: int, work_dir: Path, options: dict) -> dict:
     values = {**options, **run.options, 'randomness.seed': seed}
-    train = Path(find_spec('mmdet').origin).parent / '.mim' / 'tools' / 'train.py'
-    command = [sys.executable, '-W', 'ignore', str(train), config_path(run.config), '--work-dir', str(work_dir), '--resume']
-    command += ['--cfg-options', *(f'{key}={value}' for key, value in _flat(values).items())]
+    command = [sys.executable, '-W', 'ignore', str(mmdet_train_script()), config_path(run.config), '--work-dir', str(work_dir), '--resume']
+    command += ['--cfg-options', *(f'{key}={value}' for key, value in flat(values).items())]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f'{run.name}: {" ".join(command)} failed:\n{(done.stdout + done.stderr)[-3000:]}')
@@ -145,14 +143,6 @@ def _train(run: Run, seed: int, work_dir: Path, options: dict) -> dict:
         seconds_per_epoch=round(seconds_per_epoch(work_dir), 1),
         machine=machine('cuda' if torch.cuda.is_available() else 'cpu'),
     )
-
-
-def _flat(options: dict, prefix: str = '') -> dict:
-    """Nested dicts as dotted names, which is what ``--cfg-options`` takes."""
-    flat = {}
-    for key, value in options.items():
-        flat |= _flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def table(results: Sequence[dict]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
+from ..config_files import flat
 from .batches import NotRepeatableError, first_difference
 
 EQUAL, ALLOWED, UNFAIR = 'equal', 'allowed', 'unfair'
@@ -163,7 +164,7 @@ def _facts(cfg: Config) -> dict[str, dict[str, object]]:
     counts = (content.get('optim_wrapper') or {}).pop('accumulative_counts', 1)
     if 'batch_size' in (content.get('train_dataloader') or {}):
         content['train_dataloader']['batch_size'] *= counts
-    for setting, value in _flat(content).items():
+    for setting, value in flat(content).items():
         item = next((item for pattern, item in RULES if re.match(pattern, setting)), OTHER)
         if item == 'pretrained weights' and not setting.endswith(('checkpoint', 'load_from')):
             continue  # how it is loaded is no difference
@@ -270,13 +271,3 @@ def _found(value: object, names: Sequence[str]):
             yield inner
         else:
             yield from _found(inner, names)
-
-
-def _flat(content: dict, prefix: str = '') -> dict[str, object]:
-    flat = {}
-    for key, value in content.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f'{prefix}{key}.')
-        else:
-            flat[f'{prefix}{key}'] = value
-    return flat

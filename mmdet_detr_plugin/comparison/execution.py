@@ -11,12 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from ..config_files import mmdet_train_script
 from ..files import write_json
 
 ITERATION = re.compile(rb'(?:Epoch\(train\) +\[(\d+)\]\[ *(\d+)/(\d+)\]|Iter\(train\) +\[ *(\d+)/(\d+)\])')
@@ -91,26 +91,23 @@ class Launch:
         launcher: one of ``LAUNCHERS``.
         processes: of one training.
         jobs: trainings at a time.
-        options: further ``--cfg-options``.
     """
 
     launcher: str = 'none'
     processes: int = 1
     jobs: int = 1
-    options: dict[str, str] = field(default_factory=dict)
 
     def training_command(self, run: Run) -> list[str]:
-        train = Path(find_spec('mmdet').origin).parent / '.mim' / 'tools' / 'train.py'
         program = [sys.executable, '-W', 'ignore']
         if self.launcher == 'pytorch':
             program += ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={self.processes}']
         elif self.launcher == 'slurm':
             extra = shlex.split(os.environ.get('SRUN_ARGS', ''))
             program = ['srun', f'--ntasks={self.processes}', '--kill-on-bad-exit=1', *extra, *program]
-        options = {'randomness.seed': run.seed, **self.options}
+        options = {'randomness.seed': run.seed}
         if self.launcher != 'none' and not torch.cuda.is_available():
             options['runner_type'] = 'mmdet_detr_plugin.CPURunner'
-        command = [*program, str(train), str(run.config), '--work-dir', str(run.training), '--resume', '--auto-scale-lr']
+        command = [*program, str(mmdet_train_script()), str(run.config), '--work-dir', str(run.training), '--resume', '--auto-scale-lr']
         command += ['--launcher', self.launcher] if self.launcher != 'none' else []
         return [*command, '--cfg-options', *(f'{key}={value}' for key, value in options.items())]
 

@@ -8,9 +8,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ..config_files import find_config
-from ..datasets.conversion import config_for_dataset, with_splits, write_coco
-from ..datasets.readers import read_dataset
-from ..datasets.readers.coco import CONVERTED
+from ..datasets.conversion import config_for_dataset, converted_folder, is_converted
 from ..files import write_atomically, write_json
 
 CURVE_POINTS = 10
@@ -54,7 +52,9 @@ def load_models(configs: Sequence[Path], data: Path | None = None, epochs: int |
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{', '.join(sorted(twice))}: runs are kept by the config's file name, which must differ between models")
     if data is not None:
-        data = _converted(data, work_dir)
+        if work_dir is None and not is_converted(data / 'annotations' / 'train.json'):
+            raise ValueError(f'{data} must be converted first: python tools/convert_dataset.py {data}')
+        data, _ = converted_folder(data, work_dir)
     models = []
     for path in paths:
         cfg = Config.fromstring(config_for_dataset(path, data), '.py') if data is not None else Config.fromfile(path)
@@ -108,6 +108,8 @@ def training_config(model: Model, curve_points: int = CURVE_POINTS) -> Config:
     cfg = Config(model.cfg.to_dict())
     if model.epochs:
         cfg.train_cfg.val_interval = max(1, -(-model.epochs // curve_points))
+    # every training is started with mmdet's --auto-scale-lr, which needs the batch size that the rates are meant for
+    cfg.setdefault('auto_scale_lr', dict(enable=False, base_batch_size=cfg.train_dataloader.batch_size))
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1)
     cfg.default_hooks.logger.update(interval=min(cfg.default_hooks.logger.get('interval', 50), 10))
     if cfg.model.type == 'mmdet_detr_plugin.DETR':
@@ -142,22 +144,6 @@ def write_settings(models: Sequence[Model], settings: dict, work_dir: Path, curv
         write_atomically(texts[name].encode(), path)
     write_json(kept, content)
     return files
-
-
-def _converted(data: Path, work_dir: Path | None) -> Path:
-    train = data / 'annotations' / 'train.json'
-    if train.is_file():
-        try:
-            info = json.loads(train.read_text()).get('info') or {}
-        except (ValueError, AttributeError):
-            info = {}
-        if info.get('format') == CONVERTED:
-            return data
-    if work_dir is None:
-        raise ValueError(f'{data} must be converted first: python tools/convert_dataset.py {data}')
-    records = with_splits(read_dataset(data))
-    write_coco(records, work_dir / 'data', data)
-    return work_dir / 'data'
 
 
 def _check(cfg: Config, path: Path) -> None:

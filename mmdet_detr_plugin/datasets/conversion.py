@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..files import write_json
+from .readers import read_dataset
 from .readers.coco import CONVERTED
 from .records import DatasetRecords
 
@@ -54,7 +55,7 @@ def write_coco(records: DatasetRecords, out: Path, image_root: Path) -> list[Pat
     splits = sorted({image.split for image in records.images})
     paths = {split: out / 'annotations' / f'{split}.json' for split in splits}
     for path in (out / 'annotations' / f'{split}.json' for split in ('train', 'val', 'test')):
-        if path.exists() and not _is_ours(path):
+        if path.exists() and not is_converted(path):
             raise ValueError(f'{path} was not written by this tool and would be lost; choose another folder with --out')
     for stale in {'train', 'val', 'test'} - set(splits):
         (out / 'annotations' / f'{stale}.json').unlink(missing_ok=True)
@@ -82,11 +83,32 @@ def write_coco(records: DatasetRecords, out: Path, image_root: Path) -> list[Pat
     return list(paths.values())
 
 
-def _is_ours(path: Path) -> bool:
+def is_converted(annotation_file: Path) -> bool:
+    """Whether ``write_coco`` wrote a file."""
     try:
-        return json.loads(path.read_text())['info']['format'] == CONVERTED
-    except (ValueError, KeyError, TypeError):
+        return json.loads(annotation_file.read_bytes())['info']['format'] == CONVERTED
+    except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def converted_folder(data: Path, work_dir: Path) -> tuple[Path, DatasetRecords | None]:
+    """A folder that ``config_for_dataset`` reads, from any data set.
+
+    Args:
+        data: what ``write_coco`` wrote, or a COCO, VOC or YOLO folder, which is converted into ``work_dir / 'data'``.
+
+    Returns:
+        The folder, and what was read for it; None where ``data`` was converted before.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
+        ValueError: when it cannot be read or divided.
+    """
+    if is_converted(data / 'annotations' / 'train.json'):
+        return data, None
+    records = with_splits(read_dataset(data))
+    write_coco(records, work_dir / 'data', data)
+    return work_dir / 'data', records
 
 
 def check_class_name(name: str) -> None:

@@ -56,7 +56,7 @@ class Predictor:
                     prepared[index] = self.pipeline(dict(img=frame.pixels, img_id=index))
                 except Exception as error:  # whatever a transform raises is this image's problem
                     frame.problem = f'the test pipeline failed: {type(error).__name__}: {error}'
-        groups = [list(prepared)] if len(prepared) > 1 else [[index] for index in prepared]
+        groups = [list(prepared)] if prepared else []
         while groups:
             group = groups.pop()
             try:

@@ -6,9 +6,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ..config_files import find_config
-from ..datasets.conversion import config_for_dataset, with_splits, write_coco
-from ..datasets.readers import read_dataset
-from ..datasets.readers.coco import CONVERTED
+from ..datasets.conversion import config_for_dataset, converted_folder
 from .finding import WARNING, Finding
 
 
@@ -26,27 +24,14 @@ def config_for_folder(data: Path, work_dir: Path, config: Path | None = None) ->
         FileNotFoundError: when config, folder or images are not there.
         ValueError: when the folder has no layout that is known, or the config no ``num_classes``.
     """
-    findings = []
-    if not _is_converted(data):
-        records = read_dataset(data)
-        findings = [
-            Finding(
-                'data', WARNING, f'{data}: {reason}: {len(where)}, the first: {where[0]}', 'correct it in the source, if it is not meant'
-            )
-            for reason, where in records.notes.items()
-        ]
-        write_coco(with_splits(records), work_dir / 'data', data)
-        data = work_dir / 'data'
+    source = data
+    data, records = converted_folder(data, work_dir)
+    advice = 'correct it in the source, if it is not meant'
+    notes = records.notes.items() if records else ()
+    findings = [Finding('data', WARNING, f'{source}: {reason}: {len(where)}, the first: {where[0]}', advice) for reason, where in notes]
     if config is not None:
         return Config.fromstring(config_for_dataset(find_config(config), data), '.py'), findings
     return Config({f'{loader}_dataloader': node for loader, node in _loaders(data).items()}), findings
-
-
-def _is_converted(data: Path) -> bool:
-    try:
-        return json.loads((data / 'annotations' / 'train.json').read_bytes())['info']['format'] == CONVERTED
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _loaders(data: Path) -> dict[str, dict]:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 MISSING = '-'
-AP_FIGURES = ('AP', 'AP50', 'AP75', 'AP S', 'AP M', 'AP L')
 
 
 def fixed(value: float | None, digits: int = 3) -> str:

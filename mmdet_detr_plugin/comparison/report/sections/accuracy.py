@@ -1,22 +1,23 @@
 """Table 1 of the DETR paper for these models, and which differences the data can tell."""
 
+from ...analysis.matches import METRICS
 from ..blocks import Figure, Panel, Points, Section, Table, Text
 from ..charts import Interval, interval_chart
-from ..formatting import AP_FIGURES, fixed, integer, joined, mean_of, mean_std, millions, signed, time_unit
+from ..formatting import fixed, integer, joined, mean_of, mean_std, millions, signed, time_unit
 from .models import done, evaluated_images, name_cell, pair_cells
 
 
 def models_table(results: dict) -> Section:
     models = results['models']
     unit, seconds = time_unit(mean_of(model.get('training_seconds')) for model in models)
-    columns = ('Model', 'GFLOPs', 'FPS', 'Latency p50 (ms)', 'Latency p95 (ms)', 'Parameters (M)', *AP_FIGURES)
+    columns = ('Model', 'GFLOPs', 'FPS', 'Latency p50 (ms)', 'Latency p95 (ms)', 'Parameters (M)', *METRICS)
     columns += ('Peak training memory (MiB)', f'Training time ({unit})', 'Seeds')
     rows = []
     for series, model in enumerate(models):
         latency, metrics = model.get('latency') or {}, model.get('metrics') or {}
         row = [name_cell(results, series), fixed(model.get('giga_multiply_adds'), 1)]
         row += [fixed(latency.get(key), 1) for key in ('fps', 'p50_ms', 'p95_ms')]
-        row += [millions(model.get('parameters')), *(mean_std(metrics.get(figure)) for figure in AP_FIGURES)]
+        row += [millions(model.get('parameters')), *(mean_std(metrics.get(figure)) for figure in METRICS)]
         row += [mean_std(model.get('peak_memory_mib'), 0), mean_std(model.get('training_seconds'), 1, 1 / seconds)]
         rows.append((*row, f'{len(done(model))} of {len(model["runs"])}'))
     reading = (
