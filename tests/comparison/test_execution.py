@@ -90,15 +90,15 @@ def test_interrupt_ends_the_processes_with_their_workers(tmp_path):
         sys.path.insert(0, {str(ROOT)!r})
         from pathlib import Path
         from tests.comparison.test_execution import FakeLaunch, make_runs, run_all
-        child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)  # {tmp_path.name}'])"
+        child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)  # {tmp_path}'])"
         run_all(make_runs(Path({str(tmp_path)!r}), seeds=[0]), FakeLaunch(training=child))
     """)
     process = subprocess.Popen([sys.executable, '-c', script], stderr=subprocess.PIPE)
-    marker = f'time.sleep(60)  # {tmp_path.name}'
+    marker = f'time.sleep(60)  # {tmp_path}'  # another one in every test run
     wait_until(lambda: living(marker) >= 2)
     process.send_signal(signal.SIGINT)
     process.wait(30)
-    wait_until(lambda: living(marker) == 0)
+    wait_until(lambda: living(marker) == 0, seconds=20)  # they would end by themselves after 60
     assert b'KeyboardInterrupt' in process.stderr.read()
 
 
