@@ -3,6 +3,8 @@
 The detector waits for the device once in a training step, in ``to_host``: what else it sends goes the other way, and is queued.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +20,13 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
     if device.type == 'cpu':
         return x
     return x.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else x.to(device)
+
+
+def integers(values: Sequence[int], device: torch.device) -> Tensor:
+    """A vector of sizes on a device; while a graph is exported they may be symbols, of which ``torch.tensor`` would make constants."""
+    if any(isinstance(value, torch.SymInt) for value in values):
+        return torch.stack([torch.full((), value, dtype=torch.long, device=device) for value in values])
+    return to_device(torch.tensor(values), device)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

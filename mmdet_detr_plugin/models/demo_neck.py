@@ -47,6 +47,6 @@ class DemoNeck(BaseModule):
     def forward(self, feats: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, C, h, w) -> hidden states (1, B, Q, D) of the last layer, and the encoder's input (B, D, h, w). The mask is not used."""
         located = self.feature_scale * self.input_proj(feats) + self.position_encoding(feats, None)
-        queries = self.query_embed.weight.expand(len(feats), -1, -1)  # (B, Q, D)
+        queries = self.query_embed.weight.expand(feats.shape[0], -1, -1)  # (B, Q, D)
         hidden_states = self.transformer(located.flatten(2).transpose(1, 2), queries)  # (B, D, h, w) -> (B, N, D)
         return hidden_states[None], located

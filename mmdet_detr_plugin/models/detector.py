@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS as MMDET_MODELS
@@ -156,6 +155,22 @@ class DETR(SetDetector):
         results = self.bbox_head.predict(hidden_states, batch_data_samples=batch_data_samples, rescale=rescale, **self._references)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
+    def detect(self, batch_inputs: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Every query's best class and its box, by tensors alone, as exported networks need it.
+
+        Args:
+            batch_inputs: (B, 3, H, W).
+            sizes: (B, 2), heights and widths without padding.
+
+        Returns:
+            Corners (B, Q, 4) as fractions of the images' sides, scores (B, Q) and labels (B, Q), in the order of the queries.
+        """
+        feats = self.extract_feat(batch_inputs)
+        padding_mask = padding_mask_of_sizes(sizes, batch_inputs.shape[-2:], feats.shape[-2:])
+        hidden_states = self.neck(feats, padding_mask)[0]
+        logits, boxes = self.bbox_head(hidden_states[-1:], **self._references)
+        return self.bbox_head.best_classes(logits[-1], boxes[-1])
+
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, Tensor]:
         """What ``DETRHead.forward`` returns, for all decoder layers."""
         return self.bbox_head(self.forward_hidden_states(batch_inputs, batch_data_samples), **self._references)
@@ -186,11 +201,16 @@ def feature_padding_mask(
             f'img_shape of a data sample exceeds the batch: {list(map(tuple, img_shapes))} in {tuple(batch_shape)}; '
             'img_shape must be the size of the image before padding'
         )
-    sizes = to_device(torch.tensor([tuple(shape) for shape in img_shapes], dtype=torch.float32), device)  # (B, 2)
+    sizes = to_device(torch.tensor([tuple(shape) for shape in img_shapes], dtype=torch.float32), device)
+    return padding_mask_of_sizes(sizes, batch_shape, feat_shape)
+
+
+def padding_mask_of_sizes(sizes: Tensor, batch_shape: tuple[int, int], feat_shape: tuple[int, int]) -> Tensor:
+    """What ``feature_padding_mask`` computes, from heights and widths (B, 2) as a tensor; shapes may be symbols of an export."""
     beyond = []
     for axis in (0, 1):
         # The pixel that a cell samples, in float32 as torch's nearest interpolation computes it.
-        step = float(np.float32(batch_shape[axis] / feat_shape[axis]))
-        sampled = torch.floor(torch.arange(feat_shape[axis], dtype=torch.float32, device=device) * step)
+        batch, feat = (torch.full((), shape[axis], dtype=torch.float32, device=sizes.device) for shape in (batch_shape, feat_shape))
+        sampled = torch.floor(torch.arange(feat_shape[axis], dtype=torch.float32, device=sizes.device) * (batch / feat))
         beyond.append(sampled[None] >= sizes[:, axis, None])  # (B, h) and (B, w)
     return beyond[0][:, :, None] | beyond[1][:, None, :]

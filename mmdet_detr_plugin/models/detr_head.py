@@ -219,17 +219,22 @@ class DETRHead(BaseModule):
             For each image ``bboxes`` (N, 4) in xyxy pixels, ``scores`` (N,) descending and ``labels`` (N,); N is Q, or ``max_per_img``
             where that is smaller.
         """
-        scores, labels = at_least_float32(layer_cls_scores[-1]).softmax(-1)[..., :-1].max(-1)  # (B, Q)
-        boxes = cxcywh_to_xyxy(at_least_float32(layer_bbox_preds[-1]))
+        boxes, scores, labels = self.best_classes(layer_cls_scores[-1], layer_bbox_preds[-1])
         keep = min(self.max_per_img or scores.shape[1], scores.shape[1])
         scores, order = scores.topk(keep)
         labels = labels.gather(1, order)
-        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4)).clamp(0, 1)
+        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
         boxes = boxes * to_device(pixels(batch_img_metas, rescale).to(boxes.dtype), boxes.device)
         return [
             InstanceData(bboxes=image_boxes, scores=image_scores, labels=image_labels)
             for image_boxes, image_scores, image_labels in zip(boxes, scores, labels, strict=True)
         ]
+
+    @staticmethod
+    def best_classes(cls_logits: Tensor, boxes_cxcywh_norm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, Q, K+1) and (B, Q, 4) -> corners (B, Q, 4) in [0, 1], scores (B, Q) and labels (B, Q) of every query's best class."""
+        scores, labels = at_least_float32(cls_logits).softmax(-1)[..., :-1].max(-1)
+        return cxcywh_to_xyxy(at_least_float32(boxes_cxcywh_norm)).clamp(0, 1), scores, labels
 
 
 def _boxes(raw: Tensor, reference_logits: Tensor | None) -> Tensor:

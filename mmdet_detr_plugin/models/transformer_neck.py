@@ -162,7 +162,7 @@ class TransformerNeck(BaseModule):
 
     def decode(self, encoded: Encoded, parts: Sequence[Queries]) -> Tensor:
         """Hidden states (L, B, Q, D) of all queries, in the order of the parts, which do not see each other."""
-        num_images = len(encoded.memory)
+        num_images = encoded.memory.shape[0]  # len() would be a constant in exported graphs
         queries, query_mask = concatenate(parts, num_images)
         content = queries.content.expand(num_images, -1, -1)
         return self.decoder(content, queries.pos, encoded.memory, encoded.memory + encoded.pos, encoded.attend_mask, query_mask)

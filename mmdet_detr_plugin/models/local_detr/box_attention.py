@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...devices import to_device
+from ...devices import integers
 
 
 def sample_in_boxes(memory: Tensor, shapes: Sequence[tuple[int, int]], boxes: Tensor, level: Tensor, num_points: int) -> Tensor:
@@ -29,7 +29,7 @@ def sample_in_boxes(memory: Tensor, shapes: Sequence[tuple[int, int]], boxes: Te
     """
     batch_size, num_cells, channels = memory.shape
     boxes = boxes.detach().float()
-    heights, widths = to_device(torch.tensor(shapes), boxes.device).unbind(1)  # (L,) each
+    heights, widths = (integers(sides, boxes.device) for sides in zip(*shapes, strict=True))  # (L,) each
     starts = torch.cumsum(heights * widths, 0) - heights * widths
     height, width, start = heights[level][..., None], widths[level][..., None], starts[level][..., None]  # (B, Q, 1) each
 
@@ -42,8 +42,11 @@ def sample_in_boxes(memory: Tensor, shapes: Sequence[tuple[int, int]], boxes: Te
     rows = (first[..., None] + y_cells * width[..., None])[:, :, :, None, :, None]
     index = (rows + x_cells[:, :, None, :, None, :]).reshape(-1, 4)
     weight = (y_weights[:, :, :, None, :, None] * x_weights[:, :, None, :, None, :]).reshape(-1, 4)
-    # four rows of the memory, weighted and summed, without a copy of each
-    sampled = F.embedding_bag(index, memory.flatten(0, 1), mode='sum', per_sample_weights=weight.to(memory.dtype))
+    weight = weight.to(memory.dtype)
+    if torch.compiler.is_exporting():  # onnxruntime has no such operation
+        sampled = (memory.flatten(0, 1)[index] * weight[..., None]).sum(1)
+    else:  # four rows of the memory, weighted and summed, without a copy of each
+        sampled = F.embedding_bag(index, memory.flatten(0, 1), mode='sum', per_sample_weights=weight)
     return sampled.view(batch_size, boxes.shape[1], num_points**2, channels)
 
 

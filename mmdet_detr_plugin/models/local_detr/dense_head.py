@@ -13,7 +13,7 @@ from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
 from ...boxes import aligned_giou, cxcywh_to_xyxy
-from ...devices import at_least_float32, to_device
+from ...devices import at_least_float32, integers, to_device
 from ..targets import Targets
 from .box_attention import level_of_boxes
 
@@ -75,7 +75,7 @@ class DenseHead(BaseModule):
             logits.append(self.conv_cls(self.cls_tower(level, number)))
             log_distances = at_least_float32(self.conv_box(self.box_tower(level, number)))
             height, width = level.shape[-2:]
-            sides = to_device(log_distances.new_tensor([width, height, width, height], device='cpu'), level.device)
+            sides = integers((width, height, width, height), level.device).to(log_distances.dtype)
             distances = log_distances.clamp(max=MAX_LOG_DISTANCE).exp().flatten(2).transpose(1, 2)  # (B, h * w, 4), in cells
             centres = cell_centres([(height, width)], level.device).repeat(1, 2) * sides
             boxes.append((centres + torch.cat((-distances[..., :2], distances[..., 2:]), dim=-1)) / sides)

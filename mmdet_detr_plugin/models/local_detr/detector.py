@@ -4,9 +4,9 @@ import torch
 from mmdet.structures import SampleList
 from torch import Tensor
 
-from ...devices import to_device
+from ...devices import integers, to_device
 from ...registry import MODELS
-from ..detector import SetDetector, feature_padding_mask
+from ..detector import SetDetector, feature_padding_mask, padding_mask_of_sizes
 from .head import View
 
 
@@ -34,6 +34,15 @@ class LocalDETR(SetDetector):
         """The data samples with ``pred_instances`` (bboxes in xyxy, scores, labels), best first; in original pixels with ``rescale``."""
         results = self.bbox_head.predict(*self._memory_of(batch_inputs, batch_data_samples), batch_data_samples, rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def detect(self, batch_inputs: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``DETR.detect``, but for the ``max_per_img`` best pairs of a query and a class, best first."""
+        height, width = batch_inputs.shape[-2:]
+        feats = self.backbone(batch_inputs)
+        masks = [padding_mask_of_sizes(sizes, (height, width), feat.shape[-2:]) for feat in feats]
+        scale = (sizes.flip(1) / integers((width, height), sizes.device)).repeat(1, 2)[:, None]  # (B, 1, 4)
+        outputs = self.bbox_head(self.neck(feats, masks[-1]), View(scale, masks))
+        return self.bbox_head.best_pairs(outputs.logits[-1], outputs.boxes[-1])
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, Tensor]:
         """Class logits (L, B, Q, K) and boxes_cxcywh_norm (L, B, Q, 4) of all decoder layers."""

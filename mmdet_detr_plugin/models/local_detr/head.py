@@ -252,15 +252,20 @@ class LocalDETRHead(BaseModule):
         Returns:
             For each image ``bboxes`` (n, 4) in xyxy pixels, ``scores`` (n,) descending and ``labels`` (n,).
         """
-        scores = at_least_float32(logits[-1]).sigmoid().flatten(1)  # (B, Q * K)
-        scores, order = scores.topk(min(self.max_per_img, scores.shape[1]))
-        query, labels = order // self.num_classes, order % self.num_classes
-        corners = cxcywh_to_xyxy(at_least_float32(boxes[-1])).gather(1, query[..., None].expand(-1, -1, 4)).clamp(0, 1)
+        corners, scores, labels = self.best_pairs(logits[-1], boxes[-1])
         corners = corners * to_device(pixels(batch_img_metas, rescale).to(corners.dtype), corners.device)
         return [
             InstanceData(bboxes=image_boxes, scores=image_scores, labels=image_labels)
             for image_boxes, image_scores, image_labels in zip(corners, scores, labels, strict=True)
         ]
+
+    def best_pairs(self, logits: Tensor, boxes_cxcywh_norm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, Q, K) and (B, Q, 4) -> corners (B, n, 4) in [0, 1], scores (B, n) descending and labels (B, n)."""
+        scores = at_least_float32(logits).sigmoid().flatten(1)  # (B, Q * K)
+        scores, order = scores.topk(min(self.max_per_img, scores.shape[1]))
+        query, labels = order // self.num_classes, order % self.num_classes
+        corners = cxcywh_to_xyxy(at_least_float32(boxes_cxcywh_norm)).clamp(0, 1)
+        return corners.gather(1, query[..., None].expand(-1, -1, 4)), scores, labels
 
 
 def varifocal_loss(
