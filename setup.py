@@ -13,6 +13,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r"^__version__ = '(.+)'", (ROOT / 'mmdet_detr_plugin' / '__init__.py').read_text(), re.M)[1]
 MIM = Path('mmdet_detr_plugin') / '.mim'
+ONNX = ['onnx>=1.19', 'onnxscript>=0.5', 'onnxruntime>=1.22']
 
 
 class BuildWithMim(build_py):
@@ -55,7 +56,7 @@ setup(
     ],
     python_requires='>=3.11,<3.13',
     packages=find_packages(include=['mmdet_detr_plugin', 'mmdet_detr_plugin.*']),
-    package_data={'mmdet_detr_plugin.comparison.report': ['templates/*']},
+    package_data={f'mmdet_detr_plugin.{part}': ['templates/*'] for part in ('comparison.report', 'visualization')},
     cmdclass=dict(build_py=BuildWithMim),
     install_requires=[
         'torch>=2.6',  # torch.load reads weights only by default
@@ -75,8 +76,8 @@ setup(
         'packaging>=23',  # tools/doctor.py
     ],
     extras_require=dict(
-        tests=['pytest>=8', 'hypothesis>=6', 'ruff', 'safetensors>=0.4', 'transformers>=5'],
+        tests=[*ONNX, 'pytest>=8', 'hypothesis>=6', 'ruff', 'safetensors>=0.4', 'transformers>=5'],
         hf=['safetensors>=0.4'],  # tools/convert_checkpoint.py, from and to HF transformers
-        onnx=['onnx>=1.16', 'onnxscript>=0.1', 'onnxruntime>=1.18'],
+        onnx=ONNX,  # tools/export_onnx.py and check_onnx.py; running an exported file takes onnxruntime, numpy and OpenCV alone
     ),
 )

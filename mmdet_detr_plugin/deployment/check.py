@@ -1,0 +1,131 @@
+"""Does an exported file find what the detector in PyTorch finds: image by image, and in AP."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from mmdet.structures import DetDataSample
+
+from ..comparison.analysis.matches import match
+from ..prediction.inputs import Frame, read_frames
+from ..prediction.predictor import Predictor
+from .runtime import Detections, OnnxDetector
+
+LEAST_SCORE = 0.01  # of the detections that are looked at one by one; below, the order of equal scores decides which are among the best
+
+
+@dataclass
+class Agreement:
+    """What was found.
+
+    Attributes:
+        problems: images that one or both could not take, with the reasons.
+        images: how many were compared.
+        box_differences: for every detection of score ``LEAST_SCORE`` and more of either side, the largest difference of a coordinate to its
+            nearest counterpart of the same class, as a fraction of the image's side; infinite without one.
+        score_differences: the same of its score.
+        pytorch: COCO's six figures; None without annotations.
+        onnx: the same of the exported file.
+    """
+
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    images: int = 0
+    box_differences: list[float] = field(default_factory=list)
+    score_differences: list[float] = field(default_factory=list)
+    pytorch: dict[str, float | None] | None = None
+    onnx: dict[str, float | None] | None = None
+
+    def beyond(self, tolerance: float) -> int:
+        """How many detections differ by more."""
+        pairs = zip(self.box_differences, self.score_differences, strict=True)
+        return sum(not max(box, score) <= tolerance for box, score in pairs)
+
+
+def check(
+    predictor: Predictor, detector: OnnxDetector, files: Sequence[Path], annotations: dict | None = None, image_ids: Sequence[int] = ()
+) -> Agreement:
+    """Run both on the same files, from reading them on, in the predictor's batches.
+
+    Args:
+        annotations: content of a COCO file, for AP, whose categories are found by name.
+        image_ids: of the files, in it.
+
+    Raises:
+        ValueError: when both have other classes, or a class is no category.
+    """
+    if list(predictor.classes) != list(detector.classes):
+        raise ValueError(f'the checkpoint has the classes {list(predictor.classes)[:5]} ..., the file {list(detector.classes)[:5]} ...')
+    ids = [] if annotations is None else _category_ids(annotations, detector.classes)
+    found = Agreement()
+    results: tuple[list, list] = ([], [])
+    for start in range(0, len(files), predictor.batch_size):
+        chosen = range(start, min(start + predictor.batch_size, len(files)))
+        frames = [next(iter(read_frames(files[index]))) for index in chosen]
+        for index, (frame, sample), other in zip(chosen, predictor(frames), _run(detector, frames), strict=True):
+            if sample is None or isinstance(other, str):
+                reasons = frame.problem or 'fine', other if isinstance(other, str) else 'fine'
+                found.problems.append((frame.name, 'PyTorch: {}; ONNX: {}'.format(*reasons)))
+                continue
+            ours = _arrays(sample)
+            _compare(found, ours, other, frame.pixels.shape[:2])
+            if annotations is not None:
+                for result, instances in zip(results, (ours, other), strict=True):
+                    result += _as_results(image_ids[index], instances, ids)
+    if annotations is not None:
+        found.pytorch, found.onnx = (match(annotations, result).metrics() for result in results)
+    return found
+
+
+def _run(detector: OnnxDetector, frames: Sequence[Frame]) -> list[Detections | str]:
+    """In one batch; what cannot be taken becomes its reason."""
+    answers: list[Detections | str] = [frame.problem or '' for frame in frames]
+    readable = [index for index, frame in enumerate(frames) if frame.problem is None]
+    groups = [readable] if readable else []
+    while groups:
+        group = groups.pop()
+        try:
+            results = detector.detect([frames[index].pixels for index in group])
+        except Exception as error:  # onnxruntime's have no common base
+            if len(group) > 1:
+                groups += [[index] for index in group]
+            else:
+                answers[group[0]] = f'{type(error).__name__}: {error}'
+            continue
+        for index, result in zip(group, results, strict=True):
+            answers[index] = result.pred_instances
+    return answers
+
+
+def _compare(found: Agreement, ours: Detections, theirs: Detections, shape: tuple[int, int]) -> None:
+    scale = np.array([shape[1], shape[0]] * 2, dtype=np.float32)
+    found.images += 1
+    for some, others in ((ours, theirs), (theirs, ours)):
+        some = some[some.scores >= LEAST_SCORE]
+        boxes = np.abs(some.bboxes[:, None] - others.bboxes[None]) / scale  # (N, M, 4)
+        boxes, scores = boxes.max(-1), np.abs(some.scores[:, None] - others.scores[None])
+        distance = np.where(some.labels[:, None] == others.labels[None], np.maximum(boxes, scores), np.inf)
+        nearest = distance.argmin(1) if len(others) else np.zeros(len(some), dtype=int)
+        for row, other in enumerate(nearest):
+            has_counterpart = len(others) and np.isfinite(distance[row, other])
+            found.box_differences.append(float(boxes[row, other]) if has_counterpart else np.inf)
+            found.score_differences.append(float(scores[row, other]) if has_counterpart else np.inf)
+
+
+def _arrays(sample: DetDataSample) -> Detections:
+    found = sample.pred_instances.cpu()
+    return Detections(found.bboxes.numpy(), found.scores.numpy(), found.labels.numpy())
+
+
+def _category_ids(annotations: dict, classes: Sequence[str]) -> list[int]:
+    ids = {category['name']: category['id'] for category in annotations['categories']}
+    missing = [name for name in classes if name not in ids]
+    if missing:
+        raise ValueError(f'the annotations have no category {missing[0]!r} ({len(missing)} of the {len(classes)} classes are missing)')
+    return [ids[name] for name in classes]
+
+
+def _as_results(image_id: int, found: Detections, category_ids: Sequence[int]) -> list[dict]:
+    boxes = np.concatenate((found.bboxes[:, :2], found.bboxes[:, 2:] - found.bboxes[:, :2]), axis=1)
+    rows = zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    return [dict(image_id=image_id, category_id=category_ids[label], bbox=box, score=score) for box, score, label in rows]
