@@ -48,7 +48,7 @@ def test_wheel_holds_package_configs_and_tools(wheel):
     expected = {f'mmdet_detr_plugin/.mim/{path.as_posix()}' for path in files}
     package = ROOT / 'mmdet_detr_plugin'
     expected |= {path.relative_to(ROOT).as_posix() for path in package.rglob('*.py') if '.mim' not in path.parts}
-    expected |= {path.relative_to(ROOT).as_posix() for path in package.glob('comparison/report/templates/*')}
+    expected |= {path.relative_to(ROOT).as_posix() for path in package.rglob('templates/*')}
     assert packed == expected and len(files) > 30
 
 

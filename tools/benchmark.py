@@ -25,6 +25,7 @@ ROWS = {
     'loss-large': lambda device, rounds, official: rows.loss_row('loss-large', (6, 16, 300), 60, MANY, device, rounds, official),
     'inference': lambda device, rounds, _: rows.inference_row(device, rounds),
     'inference-bf16': lambda device, rounds, _: rows.inference_row(device, rounds, 'inference-bf16', bf16=True),
+    'onnx': lambda device, rounds, _: rows.onnx_row(device, rounds),
     'training': lambda device, rounds, _: rows.training_row(device, rounds),
     'training-bf16': lambda device, rounds, _: rows.training_row(device, rounds, bf16=True),
     'memory': lambda device, rounds, _: rows.memory_row(device),

@@ -4,15 +4,20 @@ Checked before anything is timed: losses and gradients of all in the loss rows; 
 rows; gradients in fp32 in the training rows.
 """
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
+from mmengine.config import Config
 
+from ..config_files import config_path
 from ..models import onednn
 from . import peers
 from .results import Row
@@ -20,6 +25,7 @@ from .timing import interleaved
 from .workloads import NUM_CLASSES, LossWork, predictor, random_batch, training_step
 
 R50 = 'detr_r50_8xb2-150e_coco'
+HAS_ONNX = all(importlib.util.find_spec(name) for name in ('onnx', 'onnxscript', 'onnxruntime'))
 PLUGIN_HEAD = dict(type='mmdet_detr_plugin.DETRHead', num_classes=NUM_CLASSES)
 MMDET_HEAD = peers.mmdet_head_config(NUM_CLASSES) | dict(train_cfg=peers.MMDET_TRAIN_CFG)
 
@@ -83,6 +89,35 @@ def inference_row(device: str, rounds: int, name: str = 'inference', size: tuple
         functions['mmdet bf16'] = _autocast(functions['mmdet'], device)
         functions['plugin'] = _autocast(functions['plugin'], device)
         functions.pop('HF', None)
+    row.values = milliseconds(functions, rounds)
+    return row
+
+
+def onnx_row(device: str, rounds: int, size: tuple[int, int] = (800, 1066)) -> Row:
+    """Detections of one image by onnxruntime from the exported file, on the CPU, against detectors in PyTorch."""
+    row = Row('onnx', f'inference, R50, 1 x 3 x {size[0]} x {size[1]}, exported to ONNX, CPU', target={'mmdet': 0.55})
+    if not HAS_ONNX:
+        row.notes.append("not measured: needs pip install 'mmdet_detr_plugin[onnx]'")
+        return row
+    from ..deployment.export import export_onnx  # what is measured without ONNX does not need it
+    from ..deployment.runtime import OnnxDetector
+
+    models = peers.equal_detrs(R50, 'cpu', hf=False)
+    images, samples = random_batch(1, *size, 0, 'cpu')
+    functions = {
+        f'{model} (PyTorch)' if model == 'plugin' else model: predictor(module, images, samples) for model, module in models.items()
+    }
+    models['plugin'].dataset_meta = dict(classes=[str(label) for label in range(NUM_CLASSES)])
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(Config.fromfile(config_path(R50)), models['plugin'].eval(), Path(folder) / 'r50.onnx', simplify=True)
+        exported = OnnxDetector(Path(folder) / 'r50.onnx', num_threads=torch.get_num_threads())
+    inputs = images.numpy(), np.array([size])
+    functions['plugin'] = lambda: exported.forward(*inputs)
+    wanted = torch.stack([sample.pred_instances.scores for sample in functions['mmdet']()])
+    difference = float((torch.from_numpy(functions['plugin']()[1]).sort(descending=True).values - wanted).abs().max())
+    if not difference <= 1e-3:
+        raise AssertionError(f'onnx: scores of the exported file and mmdet differ by {difference:.1e}')
+    row.notes.append(f'fp32 scores of the exported file and mmdet differ by {difference:.1e} at most')
     row.values = milliseconds(functions, rounds)
     return row
 

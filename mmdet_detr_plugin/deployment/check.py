@@ -41,6 +41,21 @@ class Agreement:
         pairs = zip(self.box_differences, self.score_differences, strict=True)
         return sum(not max(box, score) <= tolerance for box, score in pairs)
 
+    def add(self, ours: Detections, theirs: Detections, shape: tuple[int, int]) -> None:
+        """Compare both sides' detections of an image of this height and width."""
+        scale = np.array([shape[1], shape[0]] * 2, dtype=np.float32)
+        self.images += 1
+        for some, others in ((ours, theirs), (theirs, ours)):
+            some = some[some.scores >= LEAST_SCORE]
+            boxes = np.abs(some.bboxes[:, None] - others.bboxes[None]) / scale  # (N, M, 4)
+            boxes, scores = boxes.max(-1), np.abs(some.scores[:, None] - others.scores[None])
+            distance = np.where(some.labels[:, None] == others.labels[None], np.maximum(boxes, scores), np.inf)
+            nearest = distance.argmin(1) if len(others) else np.zeros(len(some), dtype=int)
+            for row, other in enumerate(nearest):
+                has_counterpart = len(others) and np.isfinite(distance[row, other])
+                self.box_differences.append(float(boxes[row, other]) if has_counterpart else np.inf)
+                self.score_differences.append(float(scores[row, other]) if has_counterpart else np.inf)
+
 
 def check(
     predictor: Predictor, detector: OnnxDetector, files: Sequence[Path], annotations: dict | None = None, image_ids: Sequence[int] = ()
@@ -68,7 +83,7 @@ def check(
                 found.problems.append((frame.name, 'PyTorch: {}; ONNX: {}'.format(*reasons)))
                 continue
             ours = _arrays(sample)
-            _compare(found, ours, other, frame.pixels.shape[:2])
+            found.add(ours, other, frame.pixels.shape[:2])
             if annotations is not None:
                 for result, instances in zip(results, (ours, other), strict=True):
                     result += _as_results(image_ids[index], instances, ids)
@@ -95,21 +110,6 @@ def _run(detector: OnnxDetector, frames: Sequence[Frame]) -> list[Detections | s
         for index, result in zip(group, results, strict=True):
             answers[index] = result.pred_instances
     return answers
-
-
-def _compare(found: Agreement, ours: Detections, theirs: Detections, shape: tuple[int, int]) -> None:
-    scale = np.array([shape[1], shape[0]] * 2, dtype=np.float32)
-    found.images += 1
-    for some, others in ((ours, theirs), (theirs, ours)):
-        some = some[some.scores >= LEAST_SCORE]
-        boxes = np.abs(some.bboxes[:, None] - others.bboxes[None]) / scale  # (N, M, 4)
-        boxes, scores = boxes.max(-1), np.abs(some.scores[:, None] - others.scores[None])
-        distance = np.where(some.labels[:, None] == others.labels[None], np.maximum(boxes, scores), np.inf)
-        nearest = distance.argmin(1) if len(others) else np.zeros(len(some), dtype=int)
-        for row, other in enumerate(nearest):
-            has_counterpart = len(others) and np.isfinite(distance[row, other])
-            found.box_differences.append(float(boxes[row, other]) if has_counterpart else np.inf)
-            found.score_differences.append(float(scores[row, other]) if has_counterpart else np.inf)
 
 
 def _arrays(sample: DetDataSample) -> Detections:

@@ -1,6 +1,7 @@
 """Hooks, the CPU runner and the storage backend of the plugin; importing this package registers them."""
 
 from .atomic_local_backend import AtomicLocalBackend
+from .attention_visualization_hook import AttentionVisualizationHook
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .cpu_runner import CPURunner
 from .epoch_seed_hook import EpochSeedHook
@@ -12,6 +13,7 @@ from .sync_norm_stats_hook import SyncNormStatsHook
 
 __all__ = [
     'AtomicLocalBackend',
+    'AttentionVisualizationHook',
     'BFloat16OptimWrapper',
     'CPURunner',
     'EpochSeedHook',

@@ -7,9 +7,10 @@ from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.config import Config
 
 from mmdet_detr_plugin.config_files import config_path
+from mmdet_detr_plugin.deployment.check import Agreement
 from mmdet_detr_plugin.deployment.export import export_onnx
 from mmdet_detr_plugin.deployment.exportable import export_program
-from mmdet_detr_plugin.deployment.runtime import OnnxDetector
+from mmdet_detr_plugin.deployment.runtime import Detections, OnnxDetector
 from mmdet_detr_plugin.models import DETR
 
 from ..builders import make_batch
@@ -112,10 +113,17 @@ def test_whole_networks_equal_pytorch(config, changes, tmp_path):
     detector.dataset_meta = dict(classes=tuple(str(index) for index in range(detector.bbox_head.num_classes)))
     for name, parameter in detector.named_parameters():
         if 'query_embed' in name or 'fc_cls' in name or 'conv_cls' in name:
-            torch.nn.init.normal_(parameter, std=0.5)
+            torch.nn.init.normal_(parameter, std=0.5 if isinstance(detector, DETR) else 0.05)
     export_onnx(cfg, detector, tmp_path / 'detector.onnx', simplify=True)
     onnx = OnnxDetector(tmp_path / 'detector.onnx')
     for shapes in ([(480, 640)], [(480, 640), (600, 400)], [(240, 320), (320, 240), (300, 300), (200, 330), (256, 192)]):
         batch = make_batch(shapes, [0] * len(shapes))
         found = onnx.forward(batch['batch_inputs'].numpy(), sizes_of(batch).numpy())
-        assert_equal(found, expected(detector, batch))
+        wanted = expected(detector, batch)
+        if isinstance(detector, DETR):
+            assert_equal(found, wanted)
+            continue
+        agreement = Agreement()  # with random weights some of the selected locations are so near that they change places
+        for ours, theirs in zip(zip(*map(np.asarray, wanted)), zip(*found)):
+            agreement.add(Detections(*ours), Detections(*theirs), (1, 1))
+        assert len(agreement.box_differences) > 100 and agreement.beyond(1e-4) <= 0.01 * len(agreement.box_differences)
