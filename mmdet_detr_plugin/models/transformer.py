@@ -81,6 +81,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, attend_mask: Tensor | None, dropo
     Returns:
         (B, H, Q, D/H).
     """
+    if torch.compiler.is_exporting():
+        # spelled out: exported, the fused one looks for rows without anything to attend to, in passes over all weights
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        if attend_mask is not None:
+            scores = scores + torch.where(attend_mask, 0.0, -torch.inf).to(scores.dtype)
+        return scores.softmax(-1) @ v
     if not dropout_p or not uses_own_dropout(q):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=attend_mask, dropout_p=dropout_p)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
