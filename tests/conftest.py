@@ -13,6 +13,13 @@ ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / 'shared' / 'data'
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, those that share costly fixtures stay in one."""
+    for item in items:
+        together = item.path.parent if item.path.parent.name == 'deployment' else item.path
+        item.add_marker(pytest.mark.xdist_group(str(together.relative_to(ROOT))))
+
+
 @pytest.fixture(autouse=True)
 def mmdet_scope_and_seed():
     """As in a run of mmdet: its scope is the default; and every test starts from the same random state."""

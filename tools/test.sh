@@ -14,4 +14,8 @@ bash tools/setup_env.sh ${setup[@]+"${setup[@]}"}
 python=$(bash tools/setup_env.sh ${setup[@]+"${setup[@]}"} --which)
 "$python" -m ruff check .
 "$python" -m ruff format --check -q .
+if [ $# -eq 0 ]; then  # two processes of one thread each: most tests are Python's work, which a second thread does not help
+  export OMP_NUM_THREADS=1
+  set -- -n 2 --dist loadgroup
+fi
 exec "$python" -m pytest "$@"
