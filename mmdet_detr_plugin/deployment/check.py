@@ -9,7 +9,7 @@ from mmdet.structures import DetDataSample
 
 from ..comparison.analysis.matches import match
 from ..prediction.inputs import Frame, read_frames
-from ..prediction.predictor import Predictor
+from ..prediction.predictor import Predictor, together_or_alone
 from .runtime import Detections, OnnxDetector
 
 LEAST_SCORE = 0.01  # of the detections that are looked at one by one; below, the order of equal scores decides which are among the best
@@ -96,19 +96,9 @@ def _run(detector: OnnxDetector, frames: Sequence[Frame]) -> list[Detections | s
     """In one batch; what cannot be taken becomes its reason."""
     answers: list[Detections | str] = [frame.problem or '' for frame in frames]
     readable = [index for index, frame in enumerate(frames) if frame.problem is None]
-    groups = [readable] if readable else []
-    while groups:
-        group = groups.pop()
-        try:
-            results = detector.detect([frames[index].pixels for index in group])
-        except Exception as error:  # onnxruntime's have no common base
-            if len(group) > 1:
-                groups += [[index] for index in group]
-            else:
-                answers[group[0]] = f'{type(error).__name__}: {error}'
-            continue
-        for index, result in zip(group, results, strict=True):
-            answers[index] = result.pred_instances
+    # onnxruntime's exceptions have no common base
+    for index, found in together_or_alone(readable, lambda group: detector.detect([frames[i].pixels for i in group]), Exception):
+        answers[index] = f'{type(found).__name__}: {found}' if isinstance(found, Exception) else found.pred_instances
     return answers
 
 

@@ -1,7 +1,7 @@
 """A trained detector, of the plugin or any of mmdet's, on images in batches."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -56,21 +56,40 @@ class Predictor:
                     prepared[index] = self.pipeline(dict(img=frame.pixels, img_id=index))
                 except Exception as error:  # whatever a transform raises is this image's problem
                     frame.problem = f'the test pipeline failed: {type(error).__name__}: {error}'
-        groups = [list(prepared)] if prepared else []
-        while groups:
-            group = groups.pop()
-            try:
-                with torch.no_grad():
-                    found = self.model.test_step(pseudo_collate([copy.deepcopy(prepared[index]) for index in group]))
-            except (RuntimeError, ValueError) as error:
-                if len(group) > 1:  # one by one, so that only the culprit is lost
-                    groups += [[index] for index in group]
-                    continue
-                batch[group[0]].problem = f'the network failed: {type(error).__name__}: {error}'
-                continue
-            for index, sample in zip(group, found, strict=True):
-                results[index] = sample
+        for index, found in together_or_alone(
+            list(prepared), lambda group: self._detect([prepared[i] for i in group]), (RuntimeError, ValueError)
+        ):
+            if isinstance(found, Exception):
+                batch[index].problem = f'the network failed: {type(found).__name__}: {found}'
+            else:
+                results[index] = found
         return results
+
+    @torch.no_grad()
+    def _detect(self, prepared: list[dict]) -> list[DetDataSample]:
+        return self.model.test_step(pseudo_collate(copy.deepcopy(prepared)))
+
+
+def together_or_alone(
+    indices: Sequence[int], run: Callable[[list[int]], Sequence], errors: type[Exception] | tuple[type[Exception], ...]
+) -> Iterator[tuple[int, object]]:
+    """Run a batch; where it fails, its members one by one, so that only the culprit is lost.
+
+    Returns:
+        Each index with its result, or with the exception that it ended in.
+    """
+    groups = [list(indices)] if indices else []
+    while groups:
+        group = groups.pop()
+        try:
+            results = run(group)
+        except errors as error:
+            if len(group) > 1:
+                groups += [[index] for index in group]
+            else:
+                yield group[0], error
+            continue
+        yield from zip(group, results, strict=True)
 
 
 def _array_pipeline(cfg: Config) -> list[dict]:
