@@ -1,7 +1,7 @@
 """The rows of the benchmark's table. Each returns one ``Row``.
 
 Checked before anything is timed: losses and gradients of all in the loss rows; boxes (mmdet) and scores (HF) in fp32 in the inference
-rows; gradients in fp32 in the training rows.
+rows; scores of the exported file and mmdet in the ONNX row; gradients in fp32 in the training rows.
 """
 
 import importlib.util

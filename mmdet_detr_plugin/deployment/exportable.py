@@ -9,8 +9,6 @@ from torch.utils._pytree import tree_map
 from ..models.detector import DETR, SetDetector
 from ..models.detr_head import DETRHead
 
-MIN_SIDE = 33  # of the example: smaller feature maps of one cell would become constants of the graph
-
 
 class ExportableDetector(nn.Module):
     """Normalised images and their sizes in, boxes, scores and labels out.
