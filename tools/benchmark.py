@@ -28,6 +28,7 @@ ROWS = {
     'onnx': lambda device, rounds, _: rows.onnx_row(device, rounds),
     'training': lambda device, rounds, _: rows.training_row(device, rounds),
     'training-bf16': lambda device, rounds, _: rows.training_row(device, rounds, bf16=True),
+    'training-compiled': lambda device, rounds, _: rows.training_row(device, rounds, bf16=True, compiled=True),
     'memory': lambda device, rounds, _: rows.memory_row(device),
     'epoch': lambda device, rounds, _: rows.epoch_row(device, rounds),
     'table1': lambda device, rounds, _: [rows.speed_row(name, device, rounds) for name in TABLE1],

@@ -2,6 +2,7 @@
 
 Checked before anything is timed: losses and gradients of all in the loss rows; boxes (mmdet) and scores (HF) in fp32 in the inference
 rows; scores of the exported file and mmdet in the ONNX row; gradients in fp32 in the training rows.
+On GPUs the checks run without TF32, the timings with torch's defaults.
 """
 
 import importlib.util
@@ -21,7 +22,7 @@ from ..config_files import config_path
 from ..models import onednn
 from . import peers
 from .results import Row
-from .timing import interleaved
+from .timing import full_float32, interleaved
 from .workloads import NUM_CLASSES, LossWork, predictor, random_batch, training_step
 
 R50 = 'detr_r50_8xb2-150e_coco'
@@ -72,25 +73,27 @@ def inference_row(device: str, rounds: int, name: str = 'inference', size: tuple
     models = peers.equal_detrs(R50, device)
     images, samples = random_batch(1, *size, 0, device)
     functions = {model: predictor(module, images, samples) for model, module in models.items()}
-    boxes = {model: torch.stack([sample.pred_instances.bboxes for sample in functions[model]()]) for model in ('plugin', 'mmdet')}
-    scale = boxes['plugin'].new_tensor([size[1], size[0]] * 2)
-    difference = float(((boxes['plugin'] - boxes['mmdet']) / scale).abs().max())
+    with full_float32():
+        difference = _detection_difference(functions, size)
     if not difference <= 1e-3:
-        raise AssertionError(f'{name}: boxes of the plugin and mmdet differ by {difference:.1e}')
-    if 'HF' in functions:
-        scores = (
-            torch.stack([sample.pred_instances.scores for sample in functions['plugin']()]),
-            functions['HF']()[0].values.sort(descending=True).values,
-        )
-        if not float((scores[0] - scores[1]).abs().max()) <= 1e-3:
-            raise AssertionError(f'{name}: scores of the plugin and HF differ')
-    row.notes.append(f'fp32 boxes of plugin and mmdet differ by {difference:.1e} at most (normalised)')
+        raise AssertionError(f'{name}: boxes of the plugin and mmdet, or scores of the plugin and HF, differ by {difference:.1e}')
+    row.notes.append(f'fp32 detections of all differ by {difference:.1e} at most (boxes normalised)')
     if bf16:
         functions['mmdet bf16'] = _autocast(functions['mmdet'], device)
         functions['plugin'] = _autocast(functions['plugin'], device)
         functions.pop('HF', None)
     row.values = milliseconds(functions, rounds)
     return row
+
+
+def _detection_difference(functions: dict[str, Callable], size: tuple[int, int]) -> float:
+    """The largest of normalised boxes (plugin, mmdet) and scores (plugin, HF)."""
+    ours, theirs = (torch.stack([sample.pred_instances.bboxes for sample in functions[name]()]) for name in ('plugin', 'mmdet'))
+    differences = [((ours - theirs) / ours.new_tensor([size[1], size[0]] * 2)).abs().max()]
+    if 'HF' in functions:
+        scores = torch.stack([sample.pred_instances.scores for sample in functions['plugin']()])
+        differences.append((scores - functions['HF']()[0].values.sort(descending=True).values).abs().max())
+    return float(torch.stack(differences).max())  # keeps NaN
 
 
 def onnx_row(device: str, rounds: int, size: tuple[int, int] = (800, 1066)) -> Row:
@@ -136,22 +139,29 @@ def has_bf16(device: str) -> bool:
     return onednn.HAS_BF16
 
 
-def training_row(device: str, rounds: int, bf16: bool = False) -> Row:
-    """A training step of two images."""
+def training_row(device: str, rounds: int, bf16: bool = False, compiled: bool = False) -> Row:
+    """A training step of two images; ``compiled``: with ``model.compile_transformer``, beside the plugin without it."""
     target = {'mmdet': 0.67 if device == 'cuda' else 0.75}
-    precision, name = ('bf16', 'training-bf16') if bf16 else ('fp32', 'training')
-    row = Row(name, f'training step, R50, 2 x 3 x 512 x 640, {precision}', target=target)
+    precision = 'bf16' if bf16 else 'fp32'
+    name = 'training' + '-bf16' * bf16 + '-compiled' * compiled
+    row = Row(name, f'training step, R50, 2 x 3 x 512 x 640, {precision}{", torch.compile" * compiled}', target=target)
     if bf16 and not has_bf16(device):
         row.notes.append('not measured: no bf16 arithmetic on this device')
         return row
     images, samples = random_batch(2, 512, 640, 7, device)
-    difference = _gradient_difference(images, samples, device)
+    with full_float32():
+        difference = _gradient_difference(images, samples, device)
     if not difference <= 1e-3:
         raise AssertionError(f'training: gradients of the plugin and mmdet differ by {difference:.1e} of their norm')
     row.notes.append(f'fp32 gradients of plugin and mmdet differ by {difference:.1e} of their norm at most (dropout off)')
     amp = dict(type='mmdet_detr_plugin.BFloat16OptimWrapper') if bf16 else None
     models = peers.equal_detrs(R50, device, hf=False)
-    row.values = milliseconds({name: training_step(model, images, samples, amp) for name, model in models.items()}, rounds)
+    if compiled:
+        eager = peers.build(peers.model_config(R50), device)
+        models['plugin'].compile_parts()
+        models = dict(plugin=models['plugin'], eager=eager, mmdet=models['mmdet'])
+    # a compiled step compiles in its first call, and again for the matching's new sizes
+    row.values = milliseconds({name: training_step(model, images, samples, amp) for name, model in models.items()}, rounds, warmup=3)
     return row
 
 

@@ -3,7 +3,8 @@
 import ctypes
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -29,6 +30,17 @@ def interleaved(functions: dict[str, Callable[[], object]], rounds: int, warmup:
             if index >= warmup:
                 times[name].append((time.perf_counter() - start) / repeat)
     return times
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Convolutions on GPUs in float32 instead of torch's default, TF32 with its 10 bits: for checks whether implementations are equal."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def synchronize() -> None:

@@ -92,10 +92,11 @@ class LossWork:
 
     def of_hf(self) -> Callable[[], Tensor]:
         """With transformers' loss, which follows facebookresearch/detr's line by line."""
-        from transformers import DetrConfig
+        from transformers import DetrConfig, ResNetConfig
         from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 
-        config = DetrConfig(num_labels=NUM_CLASSES, auxiliary_loss=True, use_timm_backbone=False, use_pretrained_backbone=False)
+        # with a backbone of its own, since transformers asks the network for the default one
+        config = DetrConfig(num_labels=NUM_CLASSES, auxiliary_loss=True, use_timm_backbone=False, backbone_config=ResNetConfig())
         labels = self._official_targets('class_labels')
 
         def work() -> Tensor:

@@ -92,11 +92,14 @@ class DETR(SetDetector):
         for aid in self.training_aids.values():
             aid.start(self.neck)
         if compile_transformer is not False:
-            arguments = {} if compile_transformer is True else compile_transformer
-            # with training aids the neck is called in two steps, of which these are the parts
-            neck = [self.neck.encoder, self.neck.decoder] if self.training_aids else [self.neck]
-            for part in (*neck, self.bbox_head):
-                part.compile(**{'dynamic': True, **arguments})  # images of all sizes come
+            self.compile_parts(**({} if compile_transformer is True else compile_transformer))
+
+    def compile_parts(self, **arguments) -> None:
+        """Run neck and head through ``torch.compile``, for images of all sizes unless ``dynamic=False`` is among its arguments."""
+        # with training aids the neck is called in two steps, of which these are the parts
+        neck = [self.neck.encoder, self.neck.decoder] if self.training_aids else [self.neck]
+        for part in (*neck, self.bbox_head):
+            part.compile(**{'dynamic': True, **arguments})
 
     def _check_parts(self) -> None:
         needs = [('neck.reference_points', getattr(self.neck, 'reference_logits', None) is not None), ('training_aids', self.training_aids)]
