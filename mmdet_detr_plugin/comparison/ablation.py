@@ -16,7 +16,7 @@ from .runs import last_scalars, seconds_per_epoch
 
 NO_AIDS = {'model.training_aids.dense': None}
 NO_POINTS = {'model.neck.reference_points': None, 'model.bbox_head.zero_init_boxes': False}
-LONG_TEMPERATURE = {'model.neck.position_encoding.temperature': 10000.0}
+LONG_WAVES = {'model.neck.position_encoding.scale': 6.283185, 'model.neck.position_encoding.temperature': 10000.0}  # the paper's
 GROUPS = {'model.training_aids.groups': dict(type='mmdet_detr_plugin.QueryGroups', num_groups=2)}
 DENOISING = {'model.training_aids.denoising': dict(type='mmdet_detr_plugin.DenoisingQueries', num_classes=4)}
 
@@ -63,8 +63,8 @@ PLANS = {
         Run('aided', AIDED, 'plain DETR with all that helps it'),
         Run('aided-no-dense', AIDED, '- dense head', NO_AIDS),
         Run('aided-no-points', AIDED, '- reference points', NO_POINTS),
-        Run('aided-no-near', AIDED, '- attention that starts near', {'model.neck.look_near': False}),
-        Run('aided-long-temperature', AIDED, '- short temperature', LONG_TEMPERATURE),
+        Run('aided-no-near', AIDED, '- attention that starts near', {'model.neck.look_near': 0.0}),
+        Run('aided-long-waves', AIDED, '- positions in short waves', LONG_WAVES),
         Run('aided-groups', AIDED, '+ two groups of queries', GROUPS),
         Run('aided-denoising', AIDED, '+ denoising queries', DENOISING),
         Run('local', LOCAL, 'LocalDETR'),

@@ -51,8 +51,10 @@ class TransformerNeck(BaseModule):
         reference_points: ``'grid'`` starts the object queries from the position encoding of points on a grid, and lets boxes be predicted
             from these points; ``'learned'`` lets the points move in training. None as in the paper: queries start at random. At inference
             the network has Q points more, and one addition.
-        look_near: start the decoder's cross-attention with equal projections of queries and keys, so that a query attends to cells of
-            similar position first. The network stays the same.
+        look_near: start the decoder's cross-attention with equal projections of queries and keys, drawn as usual and multiplied by this
+            number, so that a query attends to cells of similar position first; 0 as in the paper: they are drawn independently. How near
+            depends on the position encoding: with the paper's, whose shortest wave is as long as the image, cells beside each other are
+            all but equal. The network stays the same.
 
     Raises:
         ValueError: when the position encoding's channels do not add up to ``embed_dims``, or ``reference_points`` is unknown or without
@@ -73,7 +75,7 @@ class TransformerNeck(BaseModule):
         position_encoding: dict | None = None,
         with_cp: bool = False,
         reference_points: str | None = None,
-        look_near: bool = False,
+        look_near: float = 0.0,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -105,6 +107,7 @@ class TransformerNeck(BaseModule):
         if look_near:
             for layer in self.decoder.layers:
                 weight = layer.multihead_attn.in_proj_weight.data
+                weight[:embed_dims] *= look_near
                 weight[embed_dims : 2 * embed_dims] = weight[:embed_dims]
         self._start_from_points(reference_points)
 

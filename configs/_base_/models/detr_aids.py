@@ -1,8 +1,8 @@
 # What the configs of aided DETR share; detr-aided_r18_scratch.py says what each part does.
 aided_neck = dict(
     reference_points='grid',
-    look_near=True,
-    position_encoding=dict(type='mmdet_detr_plugin.SinePositionEncoding', num_feats=128, temperature=20.0),
+    look_near=3.0,
+    position_encoding=dict(type='mmdet_detr_plugin.SinePositionEncoding', num_feats=128, temperature=20.0, scale=50.265482),
 )
 aided_head = dict(zero_init_boxes=True)
 dense_fcos = dict(

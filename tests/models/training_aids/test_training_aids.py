@@ -4,8 +4,11 @@ import copy
 
 import pytest
 import torch
+from mmdet.registry import MODELS as MMDET_MODELS
+from mmengine.config import Config
 
 from mmdet_detr_plugin.benchmark.flops import giga_multiply_adds
+from mmdet_detr_plugin.config_files import config_path
 from mmdet_detr_plugin.models.queries import Queries, concatenate, grid_points
 from mmdet_detr_plugin.models.transformer_neck import TransformerNeck
 
@@ -175,11 +178,32 @@ def test_grid_points_are_spread_evenly(number):
 
 
 def test_looking_near_starts_with_equal_projections():
-    neck = TransformerNeck(8, embed_dims=16, num_heads=2, num_queries=4, look_near=True)
+    neck = TransformerNeck(8, embed_dims=16, num_heads=2, num_queries=4, look_near=2.0)
     for layer in neck.decoder.layers:
-        queries, keys, _ = layer.multihead_attn.in_proj_weight.chunk(3)
+        queries, keys, _ = layer.multihead_attn.in_proj_weight.detach().chunk(3)
         assert torch.equal(queries, keys)
+        assert float(queries.std()) == pytest.approx(2 * float(layer.self_attn.in_proj_weight.std()), rel=0.2)
         assert not torch.equal(*layer.self_attn.in_proj_weight.chunk(3)[:2])
+
+
+@pytest.mark.parametrize(
+    'changes, least, most',
+    [({}, 0.6, 1.0), (dict(look_near=0.0), 0.0, 0.2), (dict(position_encoding=dict(scale=6.28)), 0.0, 0.4)],
+    ids=['shipped', 'independent projections', 'long waves'],
+)
+def test_untrained_queries_of_the_shipped_neck_attend_near_their_points(changes, least, most):
+    config = Config.fromfile(config_path('detr-aided_r18-half_1xb4-10e_shapes'))
+    config.merge_from_dict(dict(model=dict(neck=changes)))
+    neck = MMDET_MODELS.build(config.model.neck)
+    encoded = neck.encode(torch.randn(1, neck.in_channels, 20, 20))
+    layer = neck.decoder.layers[0].multihead_attn
+    with torch.no_grad():
+        q, k, _ = layer.project(neck.query_embed.weight[None], encoded.memory + encoded.pos, encoded.memory)
+        weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1).mean(1)[0]  # (Q, N)
+    ends = (torch.arange(20) + 1) / 20
+    cells = torch.stack((ends.repeat(20), ends.repeat_interleave(20)), dim=-1)  # (N, 2), x and y
+    near = torch.cdist(neck.reference_logits[0].sigmoid(), cells, p=torch.inf) < 0.15  # 9 % of the image, or less at its border
+    assert least <= (weights * near).sum(1).mean() <= most
 
 
 def test_parts_do_not_see_each_other():
