@@ -10,6 +10,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
+from ..checkpoints import mmengine_loading  # noqa: F401  files cannot run code
+
 
 def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
     """The model in evaluation mode; with random weights where there is no checkpoint.
