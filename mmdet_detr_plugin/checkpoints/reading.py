@@ -4,6 +4,7 @@ import argparse
 import os
 import pickle
 import re
+import reprlib
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,6 +148,23 @@ def weights_of(content: dict, path: Path) -> dict[str, Tensor]:
     if not weights:
         raise ValueError(f'{path} holds no weights: its entries are {", ".join(map(str, list(content)[:8])) or "none"}')
     return weights
+
+
+def classes_in(content: dict, path: Path) -> tuple[str, ...] | None:
+    """The class names that mmengine, mmdet or this plugin stored beside the weights; None where there are none.
+
+    Raises:
+        ValueError: when they are no list of names.
+    """
+    meta = content.get('meta')
+    dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    found = dataset_meta if isinstance(dataset_meta, dict) else {}
+    names = found.get('classes') or found.get('CLASSES') or (meta.get('CLASSES') if isinstance(meta, dict) else None)
+    if names is None:
+        return None
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'{path} holds {reprlib.repr(names)} as classes, which is no list of names; remove meta from the file')
+    return tuple(names) or None
 
 
 def _first_line(text: str) -> str:
