@@ -2,12 +2,14 @@
 
 import io
 import json
+import reprlib
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 
 from ..config_files import innermost_dataset
+from ..datasets.records import read_text
 from ..files import write_atomically, write_json
 from . import conversion
 from .architecture import describe, infer_model, model_shapes, shapes_of
@@ -93,16 +95,16 @@ def read_classes(path: Path) -> tuple[str, ...]:
     Raises:
         FileNotFoundError, ValueError: when there are none, or one twice.
     """
-    text = path.read_text()
+    text = read_text(path)
     if path.suffix == '.json':
         try:
             names = [category['name'] for category in json.loads(text)['categories']]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f'{path} is no COCO JSON with categories ({type(error).__name__}: {error})') from error
     else:
         names = [line.strip() for line in text.splitlines() if line.strip()]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f'{path} must hold one or more different class names, got {names[:20]}')
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValueError(f'{path} must hold one or more different class names, got {reprlib.repr(names)}')
     return tuple(names)
 
 

@@ -24,7 +24,7 @@ def classes_of(folder: Path) -> tuple[str, ...] | None:
     try:
         labels = json.loads(path.read_bytes()).get('id2label') or {}
         names = tuple(labels[key] for key in sorted(labels, key=int))
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
         raise ValueError(f'{path} is no config.json of HF transformers ({type(error).__name__}: {error!s:.200})') from error
     if not all(isinstance(name, str) for name in names):
         raise ValueError(f'id2label in {path} must give each number a name, got {reprlib.repr(labels)}')
