@@ -14,8 +14,9 @@ def write_atomically(content: bytes, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # a fixed name: what a killed process left is overwritten by the next one
     temporary = path.with_name(path.name + '.tmp')
+    temporary.unlink(missing_ok=True)  # a link there, in a folder that came from elsewhere, would be written through
     try:
-        with open(temporary, 'wb') as file:
+        with open(temporary, 'xb') as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())  # else, after a crash of the machine, the new name may hold nothing

@@ -98,10 +98,11 @@ def _show_images(predictor: Predictor, paths: list[Path], args: argparse.Namespa
     check_has_attention(predictor.model)  # before any image is read
     folders: set[Path] = set()
     for path in track(paths, 'looking', disable=not sys.stderr.isatty()):
-        folder = args.out / path.stem
+        stem = path.stem if path.stem.strip('.') else path.name  # '...jpg' has the stem '..', which would be the folder above
+        folder = args.out / stem
         number = 2
         while folder in folders:  # images of one name in several folders
-            folder = args.out / f'{path.stem}-{number}'
+            folder = args.out / f'{stem}-{number}'
             number += 1
         problem = 'is a video; take images out of it' if is_video(path) else _show_image(predictor, path, folder, args)
         if problem is None:

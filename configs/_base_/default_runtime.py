@@ -1,6 +1,9 @@
 # What every config shares, whatever its model.
 _base_ = 'mmdet::_base_/default_runtime.py'
 
+# as soon as the config is read, so that no checkpoint can run code, whatever loads it
+custom_imports = dict(imports=['mmdet_detr_plugin.checkpoints.mmengine_loading'])
+
 randomness = dict(seed=0)
 default_hooks = dict(
     # every iteration of an epoch is logged, also the last few

@@ -63,7 +63,8 @@ def load(weights: dict[str, Tensor], kept: dict | None = None) -> PluginWeights:
         try:
             result.source = FORMATS[kept['format'], kept['variant']]
             result.aside, result.counters, result.dropped = dict(kept['aside']), list(kept['counters']), kept['dropped']
-        except (KeyError, TypeError, ValueError) as error:
+            _check_kept(result)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f'the entry detr_source of the file is not one that tools/convert_checkpoint.py wrote ({type(error).__name__}: {error}); '
                 'remove it from the file to convert the weights alone'
@@ -71,6 +72,23 @@ def load(weights: dict[str, Tensor], kept: dict | None = None) -> PluginWeights:
     for name in [name for name in state if name.endswith('.running_var')]:
         state.setdefault(name.removesuffix('running_var') + COUNTER[1:], torch.tensor(0))
     return result
+
+
+def _check_kept(weights: PluginWeights) -> None:
+    """The entry comes from a file: its numbers become sizes and indices."""
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.aside.items()):
+        raise ValueError('aside must hold tensors by name')
+    if (kept := weights.dropped) is None:
+        return
+    rows, places, total = kept['rows'], kept['dropped'], kept['num_rows']
+    if not all(type(row) is int for row in (*rows, *places, total)) or sorted((*rows, *places)) != list(range(total - 1)):
+        raise ValueError(f'rows and dropped must be all numbers below num_rows - 1 ({total!r:.20}) once')
+    shapes = (len(places), *weights.state[CLASS_WEIGHT].shape[1:]), (len(places),)
+    if tuple(tuple(kept[name].shape) for name in ('weight', 'bias')) != shapes:
+        raise ValueError(f'weight and bias of the class rows must have the shapes {shapes}')
+    for name in ('classes', 'source_classes'):
+        if kept[name] is not None and not (isinstance(kept[name], (list, tuple)) and all(isinstance(item, str) for item in kept[name])):
+            raise ValueError(f'{name} must be names')
 
 
 def select_classes(weights: PluginWeights, classes: Sequence[str] | None, num_classes: int | None, fine_tune: bool = False) -> RowPlan:

@@ -2,12 +2,14 @@
 
 import io
 import json
+import reprlib
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 
 from ..config_files import innermost_dataset
+from ..datasets.records import read_text
 from ..files import write_atomically, write_json
 from . import conversion
 from .architecture import describe, infer_model, model_shapes, shapes_of
@@ -15,7 +17,7 @@ from .class_rows import COCO_CLASSES, row_names
 from .conversion import PluginWeights
 from .formats import FORMATS, Format
 from .hf_files import classes_of, detr_config, preprocessor_config
-from .reading import read_checkpoint, weights_of
+from .reading import classes_in, read_checkpoint, weights_of
 
 TARGETS = ('plugin', 'official', 'hf', 'mmdet', 'detrex')
 SINE_DEFAULTS = dict(temperature=10000, normalize=True)
@@ -49,7 +51,7 @@ def convert_file(
     cfg = _detr_config(config) if config else None
     content = read_checkpoint(source)
     weights = conversion.load(weights_of(content, source), content.get('detr_source'))
-    names = _classes_in(content, source if weights.found.name == 'hf' else None)
+    names = classes_in(content, source) or (classes_of(source.parent) if weights.found.name == 'hf' else None)
     if names and len(names) == weights.num_class_rows - 1:  # names of something else otherwise
         weights.classes = names
     lines = [f'{source}: {weights.found}, {describe(shapes_of(weights.state))}']
@@ -93,24 +95,17 @@ def read_classes(path: Path) -> tuple[str, ...]:
     Raises:
         FileNotFoundError, ValueError: when there are none, or one twice.
     """
-    text = path.read_text()
+    text = read_text(path)
     if path.suffix == '.json':
         try:
             names = [category['name'] for category in json.loads(text)['categories']]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f'{path} is no COCO JSON with categories ({type(error).__name__}: {error})') from error
     else:
         names = [line.strip() for line in text.splitlines() if line.strip()]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f'{path} must hold one or more different class names, got {names[:20]}')
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValueError(f'{path} must hold one or more different class names, got {reprlib.repr(names)}')
     return tuple(names)
-
-
-def _classes_in(content: dict, hf_file: Path | None) -> tuple[str, ...] | None:
-    meta = content.get('meta') if isinstance(content.get('meta'), dict) else {}
-    dataset_meta = meta.get('dataset_meta') or {}
-    names = dataset_meta.get('classes') or dataset_meta.get('CLASSES') or meta.get('CLASSES')
-    return tuple(names) if names else classes_of(hf_file.parent) if hf_file else None
 
 
 def _select_classes(weights: PluginWeights, cfg: Config | None, config: Path | None, classes_file: Path | None) -> str:

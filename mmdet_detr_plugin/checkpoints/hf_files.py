@@ -1,6 +1,7 @@
 """The configuration files that HF transformers wants beside the weights."""
 
 import json
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +13,22 @@ from .architecture import infer_model, resnet_layout, shapes_of
 
 
 def classes_of(folder: Path) -> tuple[str, ...] | None:
-    """Class names in row order, from the ``config.json`` of a folder; None when there is none."""
+    """Class names in row order, from the ``config.json`` of a folder; None when there is none.
+
+    Raises:
+        ValueError: when the file is no JSON object, or its ``id2label`` no numbers with names.
+    """
     path = folder / 'config.json'
     if not path.is_file():
         return None
-    labels = json.loads(path.read_text()).get('id2label') or {}
-    return tuple(labels[key] for key in sorted(labels, key=int)) or None
+    try:
+        labels = json.loads(path.read_bytes()).get('id2label') or {}
+        names = tuple(labels[key] for key in sorted(labels, key=int))
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
+        raise ValueError(f'{path} is no config.json of HF transformers ({type(error).__name__}: {error!s:.200})') from error
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f'id2label in {path} must give each number a name, got {reprlib.repr(labels)}')
+    return names or None
 
 
 def detr_config(state: dict[str, Tensor], classes: Sequence[str] | None, num_heads: int, native_resnet: bool) -> dict:

@@ -1,10 +1,14 @@
 """Reading weights without running what a file may carry."""
 
 import argparse
+import os
 import pickle
 import re
-import zipfile
+import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -12,15 +16,14 @@ from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
 NUMBERS = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'b1')
+FORCING = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
 WEIGHT_ENTRIES = ('state_dict', 'model')  # mmengine's and facebookresearch/detr's
 
 
 def read_checkpoint(path: Path) -> dict:
     """The content of a checkpoint file: tensors and plain values.
 
-    ``.safetensors`` holds tensors only; everything else is read with ``weights_only=True``. Let through are the arguments that
-    facebookresearch/detr stores beside its weights (``argparse.Namespace``), numpy's arrays, and the logged values of mmengine, whose
-    checkpoints torch 2.6 and later refuse otherwise.
+    ``.safetensors`` holds tensors only; everything else is read inside ``reading_weights_only``.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -28,35 +31,78 @@ def read_checkpoint(path: Path) -> dict:
     """
     if not path.is_file():
         raise FileNotFoundError(f'{path} does not exist; expected a .pth, .bin or .safetensors file')
-    try:
-        if path.suffix == '.safetensors':
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        with torch.serialization.safe_globals(_harmless_globals()):
-            content = torch.load(path, map_location='cpu', weights_only=True)
-    except ImportError as error:
-        raise ValueError(f'{path} needs the package safetensors: pip install safetensors') from error
-    except pickle.UnpicklingError as error:
-        reason, start = str(error), path.read_bytes()[:64]
-        if start[:2] not in (b'PK', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05'):
-            raise ValueError(f'{path} is truncated or no checkpoint (it starts with {start[:40]!r}); download it again') from error
-        match = re.search(r'GLOBAL (\S+)', reason)
-        what = match[1] if match else 'objects of a kind that is not allowed'
-        raise ValueError(
-            f'{path} holds more than tensors and plain values ({what}), and was not opened, because such objects can run code. Ask its '
-            'author for the weights alone, or for a .safetensors file'
-        ) from error
-    except (RuntimeError, OSError, EOFError, zipfile.BadZipFile, ValueError, LookupError, TypeError, AttributeError) as error:
-        reason = f'{type(error).__name__}: {_first_line(str(error))}'
-        raise ValueError(f'{path} is truncated or no checkpoint ({reason}); download it again') from error
-    except Exception as error:  # safetensors has an error class of its own
-        if type(error).__name__ != 'SafetensorError':
-            raise
-        raise ValueError(f'{path} is truncated or no safetensors file ({error}); download it again') from error
+    with reading_weights_only(path):
+        content = _load_safetensors(path) if path.suffix == '.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds a {type(content).__name__}; expected a dict of weights')
     return content
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ImportError(f'{path} needs the package safetensors: pip install safetensors') from error
+    return load_file(path)
+
+
+@contextmanager
+def reading_weights_only(source: Path | str) -> Iterator[None]:
+    """Inside, ``torch.load`` reads tensors and plain values alone, whatever its caller or ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` asks for.
+
+    Let through are the arguments that facebookresearch/detr stores beside its weights (``argparse.Namespace``), numpy's arrays, and the
+    logged values of mmengine, whose checkpoints torch 2.6 and later refuse otherwise.
+
+    Args:
+        source: file or address, for messages.
+
+    Raises:
+        ValueError: when what is read is truncated, is no checkpoint, or holds objects that would run code.
+    """
+    try:
+        with _forced(), torch.serialization.safe_globals(_harmless_globals()):
+            yield
+    except (FileNotFoundError, URLError):
+        raise
+    except ImportError as error:
+        raise ValueError(f'{source} cannot be read: {error}') from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(_refusal(source, str(error))) from error
+    except Exception as error:  # of damaged files torch raises many kinds, struct.error among them; safetensors has its own
+        if 'deserialize object on' in str(error):  # a device that is not there
+            raise
+        reason = f'{type(error).__name__}: {_first_line(str(error))}'
+        raise ValueError(f'{source} is truncated or no checkpoint ({reason}); download it again') from error
+
+
+@contextmanager
+def _forced() -> Iterator[None]:
+    """torch's own switch; unlike its default it holds where a caller passes ``weights_only=False`` too, as torch.hub does for addresses."""
+    before = {name: os.environ.get(name) for name in FORCING}
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _refusal(source: Path | str, reason: str) -> str:
+    start = b'PK'
+    if Path(source).is_file():
+        with open(source, 'rb') as file:
+            start = file.read(64)
+    if start[:2] not in (b'PK', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05'):
+        return f'{source} is truncated or no checkpoint (it starts with {start[:40]!r}); download it again'
+    match = re.search(r'GLOBAL (\S+)', reason)
+    what = match[1] if match else 'objects of a kind that is not allowed'
+    return (
+        f'{source} holds more than tensors and plain values ({what}), and was not opened, because such objects can run code. Ask its '
+        'author for the weights alone, or for a .safetensors file'
+    )
 
 
 def _harmless_globals() -> list:
@@ -95,6 +141,23 @@ def weights_of(content: dict, path: Path) -> dict[str, Tensor]:
     if not weights:
         raise ValueError(f'{path} holds no weights: its entries are {", ".join(map(str, list(content)[:8])) or "none"}')
     return weights
+
+
+def classes_in(content: dict, path: Path) -> tuple[str, ...] | None:
+    """The class names that mmengine, mmdet or this plugin stored beside the weights; None where there are none.
+
+    Raises:
+        ValueError: when they are no list of names.
+    """
+    meta = content.get('meta')
+    dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    found = dataset_meta if isinstance(dataset_meta, dict) else {}
+    names = found.get('classes') or found.get('CLASSES') or (meta.get('CLASSES') if isinstance(meta, dict) else None)
+    if names is None:
+        return None
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'{path} holds {reprlib.repr(names)} as classes, which is no list of names; remove meta from the file')
+    return tuple(names) or None
 
 
 def _first_line(text: str) -> str:

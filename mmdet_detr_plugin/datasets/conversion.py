@@ -48,12 +48,15 @@ def write_coco(records: DatasetRecords, out: Path, image_root: Path) -> list[Pat
         image_root: the folder that ``file_name`` is relative to, kept in the file's ``info``.
 
     Raises:
-        ValueError: when a file that this function did not write is in the way, or a class name cannot stand in a config.
+        ValueError: when a file that this function did not write is in the way, ``annotations`` is a link out of the folder, or a class
+            name cannot stand in a config.
     """
     for name in records.classes:
         check_class_name(name)
     splits = sorted({image.split for image in records.images})
     paths = {split: out / 'annotations' / f'{split}.json' for split in splits}
+    if out.is_dir() and not (out / 'annotations').resolve().is_relative_to(out.resolve()):
+        raise ValueError(f'{out / "annotations"} is a link out of {out}, where nothing is written; choose another folder with --out')
     for path in (out / 'annotations' / f'{split}.json' for split in ('train', 'val', 'test')):
         if path.exists() and not is_converted(path):
             raise ValueError(f'{path} was not written by this tool and would be lost; choose another folder with --out')
@@ -87,7 +90,7 @@ def is_converted(annotation_file: Path) -> bool:
     """Whether ``write_coco`` wrote a file."""
     try:
         return json.loads(annotation_file.read_bytes())['info']['format'] == CONVERTED
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -136,15 +139,11 @@ def config_for_dataset(config_file: Path, data: Path) -> str:
     """
     from mmengine.config import Config  # slow to import, and converting does not need it
 
-    train = data / 'annotations' / 'train.json'
-    content = json.loads(train.read_text())
-    if (content.get('info') or {}).get('format') != CONVERTED:
-        raise ValueError(f'{train} was not written by tools/convert_dataset.py; convert the data set first')
-    classes = tuple(category['name'] for category in content['categories'])
+    classes, image_root = _read_converted(data / 'annotations' / 'train.json')
     for name in classes:
         check_class_name(name)
     root = data.resolve()
-    images = (root / content['info']['image_root']).resolve()
+    images = (root / image_root).resolve()
     if not images.is_dir():
         raise FileNotFoundError(f'the images of {data} should be in {images}, which is not there; convert the data set again')
     changes = _class_count_changes(Config.fromfile(config_file).model.to_dict(), len(classes))
@@ -170,6 +169,21 @@ test_dataloader = {dataset(test)}
 val_evaluator = dict(ann_file=data_root + 'annotations/val.json')
 test_evaluator = dict(ann_file=data_root + 'annotations/{test}.json')
 """
+
+
+def _read_converted(train: Path) -> tuple[tuple[str, ...], str]:
+    """Class names and ``image_root`` of a file that ``write_coco`` wrote."""
+    if not is_converted(train):
+        train.read_bytes()  # a missing file is named by this
+        raise ValueError(f'{train} was not written by tools/convert_dataset.py; convert the data set first')
+    content = json.loads(train.read_bytes())
+    try:
+        classes, image_root = tuple(category['name'] for category in content['categories']), content['info']['image_root']
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'{train} is not whole ({type(error).__name__}: {error}); convert the data set again') from error
+    if not isinstance(image_root, str) or '\0' in image_root or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f'{train} holds no class names and image_root; convert the data set again')
+    return classes, image_root
 
 
 def _literal(value: str | tuple[str, ...]) -> str:

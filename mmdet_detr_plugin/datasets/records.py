@@ -10,6 +10,7 @@ from PIL import Image
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 EXIF_ORIENTATION, EXIF_TURNED = 274, (5, 6, 7, 8)  # turned by 90 degrees: width and height change places
+LARGEST_FILE = 32 << 20  # bytes; a million boxes, which no image has
 SPLIT_NAMES = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test'}
 
 
@@ -58,7 +59,7 @@ class DatasetRecords:
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, reason: str, where: object) -> None:
-        self.notes.setdefault(reason, []).append(str(where))
+        self.notes.setdefault(reason, []).append(printable(where))
 
     def class_counts(self, split: str | None = None) -> Counter:
         return Counter(box.class_name for image in self.images if split in (None, image.split) for box in image.boxes)
@@ -67,19 +68,24 @@ class DatasetRecords:
         """Measure an image and add it, or note why it is left out.
 
         Args:
-            boxes_of: called with (width, height); returns the boxes, not yet clipped.
+            boxes_of: called with (width, height); returns the boxes, not yet clipped, or None to leave the image out.
             stated_size: (width, height) that the annotation claims; a file of another size has other coordinates.
         """
-        if not path.is_file():
+        if not is_file(path):
             return self.note('image file missing', path)
         try:
             width, height = image_size(path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             return self.note('image not readable', f'{path} ({error})')
+        except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
+            return self.note('image not readable', f'{path} ({type(error).__name__}: {error})')
         if stated_size and stated_size != (width, height):
             stated = 'x'.join(map(str, stated_size))
             return self.note('size in the annotation differs from the image (left out)', f'{path}: {stated}, it is {width}x{height}')
-        boxes = [kept for box in boxes_of(width, height) if (kept := self._clipped(box, width, height, path))]
+        found = boxes_of(width, height)
+        if found is None:
+            return None
+        boxes = [kept for box in found if (kept := self._clipped(box, width, height, path))]
         self.images.append(ImageRecord(path, width, height, boxes, split))
 
     def _clipped(self, box: Box, width: int, height: int, path: Path) -> Box | None:
@@ -133,6 +139,27 @@ def image_files(folder: Path) -> Iterator[Path]:
 def read_text(path: Path) -> str:
     """Text of an annotation file, with or without a byte order mark."""
     return path.read_text(encoding='utf-8-sig', errors='replace')
+
+
+def is_too_large(records: DatasetRecords, path: Path) -> bool:
+    """Whether the file of one image is larger than any real one; then this is noted."""
+    size = path.stat().st_size
+    if size > LARGEST_FILE:
+        records.note(f'annotation file of one image larger than {LARGEST_FILE >> 20} MiB (left out)', f'{path}: {size >> 20} MiB')
+    return size > LARGEST_FILE
+
+
+def is_file(path: Path) -> bool:
+    """As ``path.is_file()``, also for names that no file system takes (too long, with a NUL character)."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def printable(value: object) -> str:
+    """Text for a terminal and a UTF-8 file, whatever a file's name holds: control characters and lone surrogates are written out."""
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape', 'surrogatepass').decode() for c in str(value))
 
 
 def leaves(name: str) -> bool:

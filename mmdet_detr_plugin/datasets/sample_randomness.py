@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from ..random_state import preserved_generators, seed_generators
 from ..registry import DATASETS
+from .data_files import data_files_of, refuse_code
 
 SAMPLE_STREAM = 1  # apart from the streams that the main processes train with
 
@@ -64,7 +65,7 @@ class SeededDataset(Dataset):
         dataset: the data set or its config.
 
     Raises:
-        ValueError: when there are other arguments, which an inherited config has left.
+        ValueError: when there are other arguments, which an inherited config has left, or a config names a data file that can run code.
     """
 
     def __init__(self, dataset: dict | Dataset, **inherited) -> None:
@@ -73,6 +74,8 @@ class SeededDataset(Dataset):
                 f'SeededDataset takes the argument dataset only, got {sorted(inherited)} too; in a config that inherits these, write '
                 "dataset=dict(_delete_=True, type='mmdet_detr_plugin.SeededDataset', dataset=...)"
             )
+        for option, name in data_files_of(dataset) if isinstance(dataset, dict) else ():
+            refuse_code(name, option)
         self.__dict__['dataset'] = MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         self.__dict__['sample_randomness'] = SampleRandomness()
 

@@ -7,6 +7,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 
 from ..registry import DATASETS
+from .data_files import check_file_name, refuse_code
 from .sample_randomness import SampleRandomness
 
 
@@ -26,6 +27,24 @@ class StrictCocoDataset(CocoDataset):
     def __init__(self, *args, **kwargs) -> None:
         self.sample_randomness = SampleRandomness()
         super().__init__(*args, **kwargs)
+
+    def full_init(self) -> None:
+        try:
+            super().full_init()
+        except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, AssertionError) as error:
+            raise ValueError(
+                f'{self.ann_file} cannot be read ({type(error).__name__}: {error!s:.200}). Expected a COCO JSON: images with "id", '
+                '"file_name", "height" and "width", annotations with "id", "image_id", "category_id" and "bbox"; write it anew with '
+                'tools/convert_dataset.py.'
+            ) from error
+
+    def load_proposals(self) -> None:
+        refuse_code(self.proposal_file, 'proposal_file')
+        super().load_proposals()
+
+    def parse_data_info(self, raw_data_info: dict) -> dict | list[dict]:
+        check_file_name(raw_data_info['raw_img_info']['file_name'], self.ann_file)
+        return super().parse_data_info(raw_data_info)
 
     def __getitem__(self, idx: int) -> dict:
         with self.sample_randomness.of(idx):

@@ -11,10 +11,12 @@
 """  # noqa: E501
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 FORMAT = 'mmdet_detr_plugin.onnx/1'
+LARGEST_SIDE = 32767  # more than OpenCV and JPEG handle
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Description:
         """Read it back.
 
         Raises:
-            ValueError: when the file is of another kind.
+            ValueError: when the file is of another kind, or its metadata is not as in the table above.
         """
         if metadata.get('format') != FORMAT:
             raise ValueError(
@@ -49,5 +51,29 @@ class Description:
                 f'{metadata.get("format")!r}. Export the model again.'
             )
         origin = {key: metadata.get(key, '') for key in ('model', 'config', 'plugin_version')}
-        classes, preprocess = json.loads(metadata['classes']), json.loads(metadata['preprocess'])
-        return cls(classes, preprocess, int(metadata['max_per_img']), metadata['precision'], origin)
+        try:
+            classes, preprocess = json.loads(metadata['classes']), json.loads(metadata['preprocess'])
+            found = cls(classes, preprocess, int(metadata['max_per_img']), metadata['precision'], origin)
+            found._check()
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+            reason = f'{type(error).__name__}: {str(error)[:200]}'
+            raise ValueError(f'{file} says wrong things about itself ({reason}); export the model again') from error
+        return found
+
+    def _check(self) -> None:
+        """Numbers out of these ranges would fill the memory, or make every image NaN."""
+        if not (isinstance(self.classes, list) and all(isinstance(name, str) for name in self.classes)):
+            raise ValueError(f'classes must be a list of names, got {self.classes!r:.80}')
+        resize = self.preprocess['resize']
+        sizes = [self.preprocess['pad_size_divisor'], *(resize['scale'] if resize else (1, 1))]
+        if not (len(sizes) == 3 and all(type(size) is int and 1 <= size <= LARGEST_SIDE for size in sizes)):
+            raise ValueError(f'sides and pad_size_divisor must be whole numbers from 1 to {LARGEST_SIDE}, got {sizes!r:.80}')
+        mean, std = self.preprocess['mean'], self.preprocess['std']
+        if not (len(mean) == len(std) == 3 and all(math.isfinite(value) for value in mean) and all(0 < value < math.inf for value in std)):
+            raise ValueError(f'mean and std must be three numbers each, std above 0, got {mean!r:.80} and {std!r:.80}')
+        if self.preprocess['channels'] not in ('RGB', 'BGR') or not math.isfinite(self.preprocess['pad_value']):
+            raise ValueError(f'channels must be RGB or BGR and pad_value a number, got {self.preprocess!r:.200}')
+        if resize and not isinstance(resize['keep_ratio'], bool):
+            raise ValueError(f'keep_ratio must be true or false, got {resize["keep_ratio"]!r:.80}')
+        if self.max_per_img < 1:
+            raise ValueError(f'max_per_img must be at least 1, got {self.max_per_img}')

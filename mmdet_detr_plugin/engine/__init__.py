@@ -1,5 +1,6 @@
 """Hooks, the CPU runner and the storage backend of the plugin; importing this package registers them."""
 
+from ..checkpoints import mmengine_loading  # noqa: F401  files cannot run code
 from .atomic_local_backend import AtomicLocalBackend
 from .attention_visualization_hook import AttentionVisualizationHook
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper

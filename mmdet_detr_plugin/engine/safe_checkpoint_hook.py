@@ -28,7 +28,8 @@ class SafeCheckpointHook(CheckpointHook):
     backend, as mmengine does.
 
     Raises:
-        ValueError: before training, when not all processes resume from the same checkpoint.
+        ValueError: before training, when not all processes resume from the same checkpoint; ``last_checkpoint`` names a file of another
+            folder or an address; or the checkpoint's list of older ones holds other things than numbers.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -40,15 +41,36 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_run(self, runner) -> None:
         pointer = Path(runner.work_dir) / 'last_checkpoint'
-        if runner._resume and runner._load_from is None and pointer.is_file():
-            named = pointer.read_text().strip()
-            moved = pointer.with_name(Path(named).name)
-            if '://' not in named and not Path(named).exists() and moved.is_file():
-                runner.logger.info(f'{named} has moved; resuming from {moved}.')
-                runner._load_from = str(moved)
+        if not (runner._resume and runner._load_from is None and pointer.is_file()):
+            return
+        named = pointer.read_text(errors='replace').strip()
+        if self._is_of_run(named, runner.work_dir):
+            return
+        moved = pointer.with_name(Path(named).name)
+        if '://' in named or not moved.exists():
+            raise ValueError(
+                f'{pointer} names {named[:200]!r}, which is no checkpoint in the folder of this run. Where that is meant, resume from it '
+                'with --resume FILE (resume=True, load_from=FILE); to start anew, remove last_checkpoint'
+            )
+        runner.logger.info(f'{named} has moved; resuming from {moved}.')
+        runner._load_from = str(moved)
+
+    def _is_of_run(self, named: str, work_dir: str) -> bool:
+        """Whether a checkpoint lies where this run writes: a folder that came from elsewhere must not make training read other files."""
+        run_name = Path(work_dir).resolve().name
+        if '://' in named:
+            return '://' in str(self.out_dir or '') and named.startswith(f'{str(self.out_dir).rstrip("/")}/{run_name}/')
+        folders = {Path(work_dir).resolve()} | ({(Path(self.out_dir) / run_name).resolve()} if self.out_dir else set())
+        return Path(named).exists() and Path(named).parent.resolve() in folders
 
     def before_train(self, runner) -> None:
         self._check_start(runner)
+        ids = runner.message_hub.runtime_info.get('keep_ckpt_ids')
+        if ids is not None and not (isinstance(ids, (list, tuple)) and all(type(step) is int for step in ids)):
+            raise ValueError(
+                f'the checkpoint to resume from lists {ids!r:.200} as checkpoints that may be deleted; expected numbers of epochs. It was '
+                'not written by mmengine; train anew with load_from'
+            )
         super().before_train(runner)  # deletes what a kill has left beyond max_keep_ckpts
         if is_main_process():
             for folder, pattern in ((runner.work_dir, 'last_checkpoint.tmp'), (self.out_dir, '*.pth.tmp')):
@@ -155,8 +177,13 @@ class SafeCheckpointHook(CheckpointHook):
         return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
 
     def _here(self, path: str | None) -> str | None:
-        """The file of that name in this run's folder: the folder may have moved, and another run's files are not ours to delete."""
-        return path and self.file_backend.join_path(self.out_dir, Path(path).name)
+        """The file of that name in this run's folder: the folder may have moved, and another run's files are not ours to delete.
+
+        None for what is no checkpoint's name: it comes from a file, and ``..`` would be the folder above.
+        """
+        name = Path(path).name if isinstance(path, str) else ''
+        is_checkpoint = name not in ('', '..') and Path(name).suffix == Path(self.filename_tmpl).suffix
+        return self.file_backend.join_path(self.out_dir, name) if is_checkpoint else None
 
     def _remove(self, paths: list[str | None]) -> None:
         if is_main_process():

@@ -1,5 +1,6 @@
 """Models of the plugin; importing this package registers them."""
 
+from ..checkpoints import mmengine_loading  # noqa: F401  files cannot run code
 from .backbones import PretrainedBackbone, ResNetDC5
 from .demo_neck import DemoNeck
 from .detector import DETR

@@ -10,6 +10,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
+from ..checkpoints import mmengine_loading  # noqa: F401  files cannot run code
+from ..checkpoints.reading import classes_in
+
 
 def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
     """The model in evaluation mode; with random weights where there is no checkpoint.
@@ -31,9 +34,11 @@ def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
             raise FileNotFoundError(f'the checkpoint {checkpoint} does not exist')
         try:
             content = load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, AttributeError, KeyError) as error:  # also entries that are no tensors
             raise ValueError(f'{checkpoint} does not fit the model of {cfg.filename}: {error}') from error
-        meta = (content.get('meta') or {}).get('dataset_meta') or {}
+        if classes := classes_in(content, Path(checkpoint)):
+            stored = content['meta'].get('dataset_meta')
+            meta = {**(stored if isinstance(stored, dict) else {}), 'classes': classes}
     stated = cfg.get('test_dataloader', {}).get('dataset', {}).get('metainfo') or {}
     model.dataset_meta = {**stated, **{key.lower(): value for key, value in meta.items() if value is not None}}
     return model.to(device).eval()

@@ -1,12 +1,15 @@
 """COCO detection JSON: one file a split, or one for all."""
 
 import json
+import math
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..records import Box, DatasetRecords, leaves, read_text, split_of
+from ..records import Box, DatasetRecords, is_file, leaves, read_text, split_of
 
 OTHER_TASKS = ('person_keypoints', 'captions', 'panoptic', 'stuff', 'image_info')
+LARGEST = sys.float_info.max
 CONVERTED = 'mmdet_detr_plugin.converted'  # info.format of what this package wrote
 
 
@@ -29,12 +32,13 @@ def _detection(path: Path) -> dict | None:
     """The file's content, if it holds boxes that another program wrote."""
     try:
         content = json.loads(read_text(path))
-    except ValueError:
+    except (ValueError, RecursionError):  # nested too deeply: no COCO file either
         return None
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in ('images', 'annotations', 'categories')):
         return None
     is_panoptic = any('segments_info' in item for item in content['annotations'][:1] if isinstance(item, dict))
-    is_ours = (content.get('info') or {}).get('format') == CONVERTED
+    info = content.get('info')
+    is_ours = isinstance(info, dict) and info.get('format') == CONVERTED
     return None if is_panoptic or is_ours else content
 
 
@@ -48,12 +52,12 @@ def read(source: Path, files: dict[Path, dict]) -> DatasetRecords:
             by_image: dict = {}
             for annotation in content['annotations']:
                 by_image.setdefault(annotation['image_id'], []).append(annotation)
-        except (KeyError, TypeError) as error:
+            used = {annotation.get('category_id') for annotation in content['annotations']}
+            parents = {category.get('supercategory') for category in content['categories']}
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f'{path}: expected images with "id", categories with "id" and "name", annotations with "image_id"; got {error!r}'
             ) from error
-        used = {annotation.get('category_id') for annotations in by_image.values() for annotation in annotations}
-        parents = {category.get('supercategory') for category in content['categories']}
         for category_id, name in names.items():
             if category_id not in used and name in parents and len(names) > 1:
                 records.note('category that only groups others (dropped)', f'{path.name}: {name}')
@@ -97,19 +101,25 @@ def _image_path(source: Path, json_path: Path, file_name: str, split: str | None
     aliases = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}.get(split, ())
     folders += [source / folder / alias for alias in aliases for folder in ('.', 'images')]
     folders.append(json_path.parent.parent / 'images')
-    return next((folder / file_name for folder in folders if (folder / file_name).is_file()), folders[0] / file_name)
+    return next((folder / file_name for folder in folders if is_file(folder / file_name)), folders[0] / file_name)
 
 
 def _boxes(records: DatasetRecords, path: Path, names: dict, annotations: list[dict]) -> list[Box]:
     boxes = []
     for annotation in annotations:
         where = f'{path.name}: annotation {annotation.get("id")}'
-        box, area = annotation.get('bbox'), annotation.get('area')
-        if not (isinstance(box, list) and len(box) == 4 and all(isinstance(value, (int, float)) for value in box)):
+        box, (area,) = annotation.get('bbox'), _floats([annotation.get('area')])
+        box = _floats(box) if isinstance(box, list) and len(box) == 4 else [None]
+        if None in box:
             records.note('annotation without a box of four numbers', where)
         elif annotation.get('category_id') not in names:
             records.note('category_id is not among the categories', f'{where}: {annotation.get("category_id")}')
         else:
-            area = area if isinstance(area, (int, float)) and area > 0 else None
+            area = area if area is not None and 0 < area < math.inf else None
             boxes.append(Box(names[annotation['category_id']], *box, is_crowd=bool(annotation.get('iscrowd')), area=area))
     return boxes
+
+
+def _floats(values: list) -> list[float | None]:
+    """None for what is no number, or one of hundreds of digits."""
+    return [float(value) if isinstance(value, (int, float)) and not abs(value) > LARGEST else None for value in values]

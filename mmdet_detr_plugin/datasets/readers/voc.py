@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from ..records import IMAGE_SUFFIXES, Box, DatasetRecords, split_of
+from ..records import IMAGE_SUFFIXES, Box, DatasetRecords, is_file, is_too_large, read_text, split_of
 
 
 def find(source: Path) -> list[Path]:
@@ -19,7 +19,7 @@ def read(source: Path, files: list[Path]) -> DatasetRecords:
     listed: dict[str, str | None] = {}
     for name, split in (('trainval', None), ('test', 'test'), ('val', 'val'), ('train', 'train')):
         for path in source.glob(f'ImageSets/Main/{name}.txt'):
-            listed.update({line.split()[0]: split for line in path.read_text().splitlines() if line.split()})
+            listed.update({line.split()[0]: split for line in read_text(path).splitlines() if line.split()})
     for path in files:
         if listed and path.stem not in listed:
             records.note('not listed in ImageSets/Main (left out)', path)
@@ -38,9 +38,12 @@ def _split_of_folder(source: Path, path: Path) -> str | None:
 
 
 def _parse(records: DatasetRecords, path: Path) -> ElementTree.Element | None:
+    if is_too_large(records, path):
+        return None
     raw = path.read_bytes()
-    if raw[:2] in (b'\xff\xfe', b'\xfe\xff') or b'<!DOCTYPE' in raw or b'<!ENTITY' in raw:
-        # Entity expansion can fill the memory, and VOC files have no use for it; in UTF-16 it could not be seen here.
+    if b'\0' in raw or b'<!DOCTYPE' in raw or b'<!ENTITY' in raw:
+        # Entity expansion can fill the memory, and VOC files have no use for it. It could not be seen here in UTF-16 or UTF-32, which have
+        # zero bytes with and without a byte order mark; every other encoding that expat takes writes these words as ASCII does.
         return records.note('XML in UTF-16, with a document type or with entities is refused', path)
     try:
         return ElementTree.fromstring(raw)
@@ -54,7 +57,7 @@ def _image_path(source: Path, xml_path: Path, file_name: str) -> Path:
     names = [*(xml_path.stem + suffix for suffix in (*IMAGE_SUFFIXES, '.JPG', '.JPEG', '.PNG')), *([stated] if stated else [])]
     folders = (source / 'JPEGImages', source / 'images', xml_path.parent.parent / 'images', xml_path.parent, source)
     candidates = [folder / name for name in names for folder in folders]
-    return next((path for path in candidates if path.is_file()), folders[0] / (stated or names[0]))
+    return next((path for path in candidates if is_file(path)), folders[0] / (stated or names[0]))
 
 
 def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:

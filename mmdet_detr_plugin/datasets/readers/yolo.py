@@ -1,10 +1,11 @@
 """YOLO: a data.yaml (or classes.txt) and one text file of ``class cx cy w h`` lines an image."""
 
+import reprlib
 from pathlib import Path
 
 import yaml
 
-from ..records import Box, DatasetRecords, image_files, read_text
+from ..records import Box, DatasetRecords, image_files, is_file, is_too_large, read_text
 
 BAD_LINE = 'line is not "class cx cy w h"'
 
@@ -27,11 +28,15 @@ def read(source: Path, description: Path) -> DatasetRecords:
     else:
         content = {'train': '.'}
         names = {index: line.strip() for index, line in enumerate(read_text(description).splitlines()) if line.strip()}
+    if not isinstance(content.get('path'), (str, type(None))):
+        raise ValueError(f'"path" in {description} must be a folder, got {reprlib.repr(content["path"])}')
     records = DatasetRecords('YOLO', list(dict.fromkeys(names[index] for index in sorted(names))))
     has_keypoints = 'kpt_shape' in content
     for key, split in (('train', 'train'), ('val', 'val'), ('valid', 'val'), ('test', 'test')):
         entries = content.get(key) or []
         for entry in entries if isinstance(entries, list) else [entries]:
+            if not isinstance(entry, str):
+                raise ValueError(f'{description} has {reprlib.repr(entry)} for {key}; expected a folder or a list of images')
             paths = _image_paths(source, content, entry, description)
             if paths is None:
                 if split != 'test':
@@ -43,37 +48,52 @@ def read(source: Path, description: Path) -> DatasetRecords:
     return records
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Plain values alone, and each written out: a few lines of aliases of aliases stand for more than fits into memory."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError('aliases (*name) are not taken; write the value out')
+        return super().compose_node(parent, index)
+
+
 def _load(path: Path):
     try:
-        return yaml.safe_load(read_text(path))
+        return yaml.load(read_text(path), _PlainLoader)
     except yaml.YAMLError as error:
         raise ValueError(f'{path} is not valid YAML: {error}') from error
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:  # dates, numbers, nesting
+        raise ValueError(f'{path} is not valid YAML ({type(error).__name__}: {error})') from error
 
 
 def _names(names, path: Path) -> dict[int, str]:
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if not isinstance(names, dict) or not all(isinstance(key, int) and isinstance(value, (str, int)) for key, value in names.items()):
-        raise ValueError(f'"names" in {path} must be a list of names, or numbers with names, got {names!r:.200}')
+    if not isinstance(names, dict) or not all(isinstance(key, int) and _is_name(value) for key, value in names.items()):
+        raise ValueError(f'"names" in {path} must be a list of names, or numbers with names, got {reprlib.repr(names)}')
     if any(isinstance(value, bool) for value in names.values()):
         raise ValueError(f'"names" in {path} has words that YAML reads as true or false (on, off, yes, no); put them in quotes')
     return {key: str(value) for key, value in names.items()}
 
 
-def _image_paths(source: Path, content: dict, entry, description: Path) -> list[Path] | None:
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, int) and abs(value) < 10**18)  # Python refuses to write thousands of digits
+
+
+def _image_paths(source: Path, content: dict, entry: str, description: Path) -> list[Path] | None:
     """Images of a split: of a folder, or listed in a text file. None when it is not there.
 
     ``path`` is relative to wherever training was started in some tools, to the yaml in others, and often another machine's; so what lies
     inside of the data set comes first: the entry without its leading dots, and of an absolute one ever shorter ends.
     """
-    parts = [part for part in Path(str(entry)).parts if part not in ('..', '.', '/')]
-    base = source / str(content.get('path') or '.')
-    ends = len(parts) if Path(str(entry)).is_absolute() else 1
-    for place in (*(source.joinpath(*parts[i:]) for i in range(max(ends, 1))), base / str(entry), description.parent / str(entry)):
-        if place.is_file() and place.suffix == '.txt':
+    parts = [part for part in Path(entry).parts if part not in ('..', '.', '/')]
+    base = source / (content.get('path') or '.')
+    ends = len(parts) if Path(entry).is_absolute() else 1
+    for place in (*(source.joinpath(*parts[i:]) for i in range(max(ends, 1))), base / entry, description.parent / entry):
+        if is_file(place) and place.suffix == '.txt':
             lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
-            return [next((p for p in (place.parent / line, base / line, source / line) if p.is_file()), source / line) for line in lines]
-        if place.is_dir() and (parts or place == source):
+            return [next((p for p in (place.parent / line, base / line, source / line) if is_file(p)), source / line) for line in lines]
+        if _is_folder(place) and (parts or place == source):
             return list(image_files(place))
     return None
 
@@ -89,15 +109,24 @@ def _label_file(source: Path, image: Path) -> Path | None:
         candidates.insert(0, (source.joinpath(*parts) if inside else Path(*parts)).with_suffix('.txt'))
     else:
         candidates.append(source / 'labels' / image.with_suffix('.txt').name)
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if is_file(path)), None)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _reader(records: DatasetRecords, source: Path, image: Path, names: dict[int, str], has_keypoints: bool):
-    def boxes_of(width: int, height: int) -> list[Box]:
+    def boxes_of(width: int, height: int) -> list[Box] | None:
         label_file = _label_file(source, image)
         if label_file is None:
             records.note('no label file (kept as an image without objects)', image)
             return []
+        if is_too_large(records, label_file):
+            return None
         boxes = []
         for number, line in enumerate(read_text(label_file).splitlines(), start=1):
             if line.strip():

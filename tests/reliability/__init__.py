@@ -1,0 +1,1 @@
+"""Attacks, random input and bad input: what must be refused is, and nothing else happens."""
