@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from ..config_files import read_config
 from ..files import write_json
 from .readers import read_dataset
 from .readers.coco import CONVERTED
@@ -134,12 +135,12 @@ def config_for_dataset(config_file: Path, data: Path) -> str:
         FileNotFoundError: when the data set or its images are not there.
         ValueError: when it was not written by ``write_coco``, or the model has no ``num_classes``.
     """
-    from mmengine.config import Config  # slow to import, and converting does not need it
-
     train = data / 'annotations' / 'train.json'
+    if not train.is_file():
+        raise FileNotFoundError(f'{train} does not exist; expected a folder that tools/convert_dataset.py wrote')
+    if not is_converted(train):
+        raise ValueError(f'{train} was not written by tools/convert_dataset.py, or is damaged; convert the data set first')
     content = json.loads(train.read_text())
-    if (content.get('info') or {}).get('format') != CONVERTED:
-        raise ValueError(f'{train} was not written by tools/convert_dataset.py; convert the data set first')
     classes = tuple(category['name'] for category in content['categories'])
     for name in classes:
         check_class_name(name)
@@ -147,7 +148,7 @@ def config_for_dataset(config_file: Path, data: Path) -> str:
     images = (root / content['info']['image_root']).resolve()
     if not images.is_dir():
         raise FileNotFoundError(f'the images of {data} should be in {images}, which is not there; convert the data set again')
-    changes = _class_count_changes(Config.fromfile(config_file).model.to_dict(), len(classes))
+    changes = _class_count_changes(read_config(config_file).model.to_dict(), len(classes))
     if not changes:
         raise ValueError(f'{config_file} has no num_classes in its model; is it a detection config?')
     test = 'test' if (root / 'annotations' / 'test.json').is_file() else 'val'
