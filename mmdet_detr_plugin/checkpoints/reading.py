@@ -4,6 +4,8 @@ import argparse
 import pickle
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +28,38 @@ def read_checkpoint(path: Path) -> dict:
         FileNotFoundError: when there is no such file.
         ValueError: when it is truncated, is no checkpoint, or holds objects that would run code.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f'{path} does not exist; expected a .pth, .bin or .safetensors file')
-    try:
+    with _clear_errors(path):
         if path.suffix == '.safetensors':
             from safetensors.torch import load_file
 
             return load_file(path)
         with torch.serialization.safe_globals(_harmless_globals()):
             content = torch.load(path, map_location='cpu', weights_only=True)
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__}; expected a dict of weights')
+    return content
+
+
+def check_readable(path: Path) -> None:
+    """Look at a file that mmengine is about to load, without reading its tensors where the format allows it.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is truncated, is no checkpoint, or holds objects that torch refuses.
+    """
+    with _clear_errors(path):
+        content = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__}; expected a dict of weights')
+
+
+@contextmanager
+def _clear_errors(path: Path) -> Iterator[None]:
+    """What goes wrong while a file is read, in words for people."""
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} does not exist; expected a .pth, .bin or .safetensors file')
+    try:
+        yield
     except ImportError as error:
         raise ValueError(f'{path} needs the package safetensors: pip install safetensors') from error
     except pickle.UnpicklingError as error:
@@ -54,9 +79,6 @@ def read_checkpoint(path: Path) -> dict:
         if type(error).__name__ != 'SafetensorError':
             raise
         raise ValueError(f'{path} is truncated or no safetensors file ({error}); download it again') from error
-    if not isinstance(content, dict):
-        raise ValueError(f'{path} holds a {type(content).__name__}; expected a dict of weights')
-    return content
 
 
 def _harmless_globals() -> list:
