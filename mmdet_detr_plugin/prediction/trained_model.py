@@ -10,6 +10,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
+from ..checkpoints.reading import check_readable
+
 
 def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
     """The model in evaluation mode; with random weights where there is no checkpoint.
@@ -18,21 +20,25 @@ def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
 
     Raises:
         FileNotFoundError: when there is no such checkpoint.
-        ValueError: when it is not this model's.
+        ValueError: when it is no checkpoint, carries code or is not this model's, or the model cannot be built.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model_cfg = copy.deepcopy(cfg.model)
     if isinstance(model_cfg.get('backbone'), dict):
         model_cfg.backbone.init_cfg = None  # the checkpoint holds all weights
-    model = revert_sync_batchnorm(MODELS.build(model_cfg))
+    try:
+        model = revert_sync_batchnorm(MODELS.build(model_cfg))
+    except (KeyError, TypeError, AssertionError) as error:
+        raise ValueError(f'the model of {cfg.filename} cannot be built ({type(error).__name__}: {error}); correct the config') from error
     meta = {}
     if checkpoint is not None:
-        if not Path(checkpoint).is_file():
-            raise FileNotFoundError(f'the checkpoint {checkpoint} does not exist')
+        check_readable(Path(checkpoint))
         try:
             content = load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True)
         except RuntimeError as error:
-            raise ValueError(f'{checkpoint} does not fit the model of {cfg.filename}: {error}') from error
+            raise ValueError(
+                f'{checkpoint} does not fit the model of {cfg.filename}; expected one that was trained with it. {error}'
+            ) from error
         meta = (content.get('meta') or {}).get('dataset_meta') or {}
     stated = cfg.get('test_dataloader', {}).get('dataset', {}).get('metainfo') or {}
     model.dataset_meta = {**stated, **{key.lower(): value for key, value in meta.items() if value is not None}}
