@@ -23,6 +23,35 @@ def find_config(path_or_name: Path) -> Path:
     return path_or_name if path_or_name.is_file() else Path(config_path(str(path_or_name)))
 
 
+def read_config(path_or_name: Path):
+    """A resolved ``mmengine.config.Config`` from a file or the name of a shipped config.
+
+    Raises:
+        FileNotFoundError: when it, or a config that it inherits, does not exist.
+        ValueError: when it cannot be read, or has no model.
+    """
+    from mmengine.config import Config  # slow to import, and finding configs does not need it
+
+    path = find_config(path_or_name)
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{path} inherits a config that does not exist ({error}); correct its _base_') from error
+    except Exception as error:  # a config is a program: it can fail in any way
+        raise ValueError(
+            f'{path} cannot be read as a config ({type(error).__name__}: {" ".join(str(error).split())}); correct it'
+        ) from error
+    if not isinstance(cfg.get('model'), dict) or 'type' not in cfg.model:
+        raise ValueError(f'{path} is no detection config: it must have model=dict(type=...), and has {list(cfg)[:8]}')
+    parts = [part.get('type') for part in cfg.model.values() if isinstance(part, dict)]
+    if cfg.model.type in ('DETR', 'LocalDETR') and any(str(kind).startswith('mmdet_detr_plugin.') for kind in parts):
+        raise ValueError(
+            f"{path}: model.type {cfg.model.type!r} has no scope, and would not be the plugin's class, as its parts are; write "
+            f"'mmdet_detr_plugin.{cfg.model.type}'"
+        )
+    return cfg
+
+
 def config_path(name: str) -> str:
     """Absolute path of a shipped config.
 

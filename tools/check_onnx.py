@@ -14,9 +14,10 @@ import warnings
 from pathlib import Path
 
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+
 from mmengine.config import Config  # noqa: E402
 
-from mmdet_detr_plugin.config_files import find_config  # noqa: E402
+from mmdet_detr_plugin.config_files import read_config  # noqa: E402
 from mmdet_detr_plugin.deployment import init_detector  # noqa: E402
 from mmdet_detr_plugin.deployment.check import Agreement, check  # noqa: E402
 from mmdet_detr_plugin.prediction.inputs import find_inputs, is_video  # noqa: E402
@@ -39,7 +40,7 @@ def main() -> None:
     if args.annotations and len(args.inputs) != 1:
         parser.error('--annotations needs one folder as INPUT')
     try:
-        cfg = Config.fromfile(find_config(args.config))
+        cfg = read_config(args.config)
         detector = init_detector(args.onnx)
         files, annotations, image_ids = images_to_compare(cfg, args.inputs, args.annotations)
         found = check(Predictor(cfg, args.checkpoint, 'cpu', args.batch_size), detector, files, annotations, image_ids)

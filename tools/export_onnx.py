@@ -13,9 +13,8 @@ import warnings
 from pathlib import Path
 
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
-from mmengine.config import Config  # noqa: E402
 
-from mmdet_detr_plugin.config_files import find_config  # noqa: E402
+from mmdet_detr_plugin.config_files import read_config  # noqa: E402
 from mmdet_detr_plugin.deployment.export import export_onnx  # noqa: E402
 from mmdet_detr_plugin.prediction.trained_model import load_model  # noqa: E402
 
@@ -31,7 +30,7 @@ def main() -> None:
     if args.out.suffix != '.onnx':
         parser.error(f'the file to write must end in .onnx, got {args.out}')
     try:
-        cfg = Config.fromfile(find_config(args.config))
+        cfg = read_config(args.config)
         description = export_onnx(cfg, load_model(cfg, args.checkpoint, 'cpu'), args.out, args.half, args.simplify)
     except (ValueError, ImportError, OSError) as error:
         sys.exit(f'error: {error}')

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mmdet_detr_plugin.config_files import find_config
 from mmdet_detr_plugin.datasets.conversion import config_for_dataset
+from mmdet_detr_plugin.files import write_atomically
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
     out = args.out or args.data / config.name
-    out.write_text(text)
+    write_atomically(text.encode(), out)
     print(f'wrote {out}')
 
 

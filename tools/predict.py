@@ -14,10 +14,9 @@ from pathlib import Path
 
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
 import torch  # noqa: E402
-from mmengine.config import Config  # noqa: E402
 from rich.progress import Progress  # noqa: E402
 
-from mmdet_detr_plugin.config_files import find_config  # noqa: E402
+from mmdet_detr_plugin.config_files import read_config  # noqa: E402
 from mmdet_detr_plugin.prediction.inputs import count_frames, find_inputs, read_frames  # noqa: E402
 from mmdet_detr_plugin.prediction.predictor import Predictor  # noqa: E402
 from mmdet_detr_plugin.prediction.writers import PredictionWriter  # noqa: E402
@@ -38,7 +37,7 @@ def main() -> None:
         parser.error(f'--score-thr must lie between 0 and 1, got {args.score_thr}')
     try:
         paths = find_inputs(args.inputs)
-        predictor = Predictor(Config.fromfile(find_config(args.config)), args.checkpoint, args.device, args.batch_size)
+        predictor = Predictor(read_config(args.config), args.checkpoint, args.device, args.batch_size)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
     writer = PredictionWriter(args.out, predictor.classes, args.score_thr, not args.no_drawing)

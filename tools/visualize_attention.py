@@ -22,7 +22,7 @@ from mmengine.config import Config  # noqa: E402
 from rich.progress import track  # noqa: E402
 
 from mmdet_detr_plugin.comparison.inference import ordered_loader  # noqa: E402
-from mmdet_detr_plugin.config_files import find_config  # noqa: E402
+from mmdet_detr_plugin.config_files import read_config  # noqa: E402
 from mmdet_detr_plugin.files import write_json  # noqa: E402
 from mmdet_detr_plugin.prediction.inputs import find_inputs, is_video, read_frames  # noqa: E402
 from mmdet_detr_plugin.prediction.predictor import Predictor  # noqa: E402
@@ -45,7 +45,7 @@ def main() -> None:
         parser.error(f'--top must be at least 1 and --slots a number of images, got {args.top} and {args.slots}')
     try:
         paths = find_inputs(args.inputs) if args.inputs else []
-        cfg = Config.fromfile(find_config(args.config))
+        cfg = read_config(args.config)
         predictor = Predictor(cfg, args.checkpoint, args.device)
         done = _show_slots(cfg, predictor, args) if args.slots is not None else 0
         done += _show_images(predictor, paths, args) if paths else 0

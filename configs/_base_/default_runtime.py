@@ -20,5 +20,7 @@ custom_hooks = [
     dict(type='mmdet_detr_plugin.PlainCheckpointHook'),
     # so that compile=True (torch.compile of the whole training step) runs
     dict(type='mmdet_detr_plugin.PlainParamGroupsHook'),
+    # evaluation and --resume with a checkpoint of another model stop; mmengine would go on with random weights
+    dict(type='mmdet_detr_plugin.CheckpointFitHook'),
     dict(type='NumClassCheckHook'),
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from ..config_files import innermost_dataset
+from ..config_files import innermost_dataset, read_config
 from ..datasets.records import read_text
 from ..files import write_atomically, write_json
 from . import conversion
@@ -83,7 +83,7 @@ def convert_file(
 
 
 def _detr_config(path: Path) -> Config:
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     if not str(cfg.get('model', {}).get('type')).endswith('mmdet_detr_plugin.DETR'):
         raise ValueError(f'{path} is a config of {cfg.get("model", {}).get("type")}; --config must be one of mmdet_detr_plugin.DETR')
     return cfg

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import reprlib
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +30,31 @@ def read_checkpoint(path: Path) -> dict:
         FileNotFoundError: when there is no such file.
         ValueError: when it is truncated, is no checkpoint, or holds objects that would run code.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f'{path} does not exist; expected a .pth, .bin or .safetensors file')
+    _check_is_file(path)
     with reading_weights_only(path):
         content = _load_safetensors(path) if path.suffix == '.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
+    return _checked_dict(content, path)
+
+
+def check_readable(path: Path) -> None:
+    """Look at a file that mmengine is about to load, without reading its tensors where the format allows it.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is truncated, is no checkpoint, or holds objects that torch refuses.
+    """
+    _check_is_file(path)
+    with reading_weights_only(path):
+        content = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+    _checked_dict(content, path)
+
+
+def _check_is_file(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} does not exist; expected a .pth, .bin or .safetensors file')
+
+
+def _checked_dict(content, path: Path) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds a {type(content).__name__}; expected a dict of weights')
     return content

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..config_files import find_config
+from ..config_files import find_config, read_config
 from ..datasets.conversion import config_for_dataset, converted_folder, is_converted
 from ..files import write_atomically, write_json
 
@@ -57,7 +57,7 @@ def load_models(configs: Sequence[Path], data: Path | None = None, epochs: int |
         data, _ = converted_folder(data, work_dir)
     models = []
     for path in paths:
-        cfg = Config.fromstring(config_for_dataset(path, data), '.py') if data is not None else Config.fromfile(path)
+        cfg = Config.fromstring(config_for_dataset(path, data), '.py') if data is not None else read_config(path)
         _check(cfg, path)
         if epochs is not None:
             set_epochs(cfg, epochs)

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from ..config_files import read_config
 from ..files import write_json
 from .readers import read_dataset
 from .readers.coco import CONVERTED
@@ -137,8 +138,6 @@ def config_for_dataset(config_file: Path, data: Path) -> str:
         FileNotFoundError: when the data set or its images are not there.
         ValueError: when it was not written by ``write_coco``, or the model has no ``num_classes``.
     """
-    from mmengine.config import Config  # slow to import, and converting does not need it
-
     classes, image_root = _read_converted(data / 'annotations' / 'train.json')
     for name in classes:
         check_class_name(name)
@@ -146,7 +145,7 @@ def config_for_dataset(config_file: Path, data: Path) -> str:
     images = (root / image_root).resolve()
     if not images.is_dir():
         raise FileNotFoundError(f'the images of {data} should be in {images}, which is not there; convert the data set again')
-    changes = _class_count_changes(Config.fromfile(config_file).model.to_dict(), len(classes))
+    changes = _class_count_changes(read_config(config_file).model.to_dict(), len(classes))
     if not changes:
         raise ValueError(f'{config_file} has no num_classes in its model; is it a detection config?')
     test = 'test' if (root / 'annotations' / 'test.json').is_file() else 'val'

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 
 from PIL import Image
@@ -93,7 +94,8 @@ class DatasetRecords:
         x0, y0 = max(box.x, 0.0), max(box.y, 0.0)
         x1, y1 = min(box.x + box.w, width), min(box.y + box.h, height)
         where = f'{path.name}: {box.class_name} {box.x:g} {box.y:g} {box.w:g} {box.h:g}'
-        if not (x1 - x0 >= 1 and y1 - y0 >= 1):  # also catches NaN
+        is_finite = all(map(isfinite, (box.x, box.y, box.w, box.h)))  # an infinite side would be cut to the image's
+        if not (is_finite and x1 - x0 >= 1 and y1 - y0 >= 1):
             self.note('box smaller than a pixel, outside its image, or not a number', where)
             return None
         if max(x0 - box.x, y0 - box.y, box.x + box.w - x1, box.y + box.h - y1) > 1:

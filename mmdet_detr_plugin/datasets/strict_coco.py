@@ -1,12 +1,16 @@
 """mmdet's ``CocoDataset`` that refuses what mmdet would quietly drop, shift or fail on without a name."""
 
+import logging
+from json import JSONDecodeError
 from pathlib import Path
 
 import mmcv
 from mmdet.datasets import CocoDataset
-from mmdet.datasets.api_wrappers import COCO
+from mmdet.structures import DetDataSample
+from mmengine.logging import print_log
 
 from ..registry import DATASETS
+from .coco_checks import CheckedCOCO, check_for_evaluation, odd_boxes
 from .data_files import check_file_name, refuse_code
 from .sample_randomness import SampleRandomness
 
@@ -16,12 +20,14 @@ class StrictCocoDataset(CocoDataset):
     """COCO-format data set with clear errors; for every model, so that both sides of a comparison read the same.
 
     mmdet drops annotations of unknown classes in silence, and takes labels in the file's order of categories whatever the order of
-    ``metainfo.classes``. What the pipeline draws belongs to the sample once training has set ``sample_randomness``.
+    ``metainfo.classes``. What the pipeline draws belongs to the sample once training has set ``sample_randomness``. Boxes that mmdet leaves
+    out, and that COCO itself has a few of (smaller than a pixel, outside of the image), are announced.
 
     Raises:
         FileNotFoundError: when the annotation file is missing.
-        ValueError: when it is no COCO JSON, a class is not in it, the classes are in another order, an annotation has a category that the
-            file does not list, or (on access) an image cannot be read or transformed.
+        ValueError: when it is no COCO JSON, an entry of it is not COCO's (``coco_checks``), a class is not in it, the classes are in
+            another order, there is no object to train on, or (on access) an image cannot be read or
+            transformed, or has another size than stated.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -58,15 +64,23 @@ class StrictCocoDataset(CocoDataset):
             )
         self.COCOAPI = self._load_and_check  # mmdet parses the file with this; checking its result saves parsing it twice
         try:
-            return super().load_data_list()
+            data_list = super().load_data_list()
         finally:
             del self.COCOAPI
+        if not self.test_mode and all(instance['ignore_flag'] for item in data_list for instance in item['instances']):
+            crowds = sum(len(item['instances']) for item in data_list)
+            raise ValueError(
+                f'{self.ann_file} has no object to train on: its {len(data_list)} images hold {crowds} crowd regions and nothing else of '
+                f'the classes {_list(self.metainfo["classes"])}. Expected an annotation with iscrowd 0 and a box inside of its image.'
+            )
+        return data_list
 
     def prepare_data(self, idx: int):
+        info = self.get_data_info(idx)
+        path, stated = info['img_path'], (info['height'], info['width'])
         try:
-            return super().prepare_data(idx)
+            results = self.pipeline(info)
         except Exception as error:
-            path = self.get_data_info(idx)['img_path']
             if _is_readable(path):
                 raise ValueError(
                     f'The pipeline failed on image {path}, which can be read ({type(error).__name__}: {error}; the traceback above names '
@@ -77,24 +91,33 @@ class StrictCocoDataset(CocoDataset):
                 f'Image {path} {state} ({type(error).__name__}: {error}). Expected a readable image, as listed in '
                 f'{self.ann_file}; repair it, or remove it from that file.'
             ) from error
+        self._check_size(results, path, stated)
+        return results
 
-    def _load_and_check(self, path: str) -> COCO:
-        try:
-            coco = COCO(path)
-            names = {category['id']: category['name'] for category in coco.dataset['categories']}
-            annotations, _ = coco.dataset.get('annotations', []), coco.dataset['images']
-            unlisted = next((item for item in annotations if item['category_id'] not in names), None)
-        except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+    def _check_size(self, results, path: str, stated: tuple) -> None:
+        sample = results.get('data_samples') if isinstance(results, dict) else None
+        real = sample.get('ori_shape') if isinstance(sample, DetDataSample) else None
+        if real is not None and tuple(real[:2]) != stated:
             raise ValueError(
-                f'{self.ann_file} is not a COCO JSON: {type(error).__name__}: {error}. Expected an object with the lists "images", '
+                f'Image {path} is {real[1]} x {real[0]} pixels (width x height), {self.ann_file} states {stated[1]} x {stated[0]}, so that '
+                'its boxes belong elsewhere (resized later, or turned by EXIF?). Correct width, height and boxes there, or leave it out.'
+            )
+
+    def _load_and_check(self, path: str) -> CheckedCOCO:
+        try:
+            coco = CheckedCOCO(path)
+            if self.test_mode:
+                check_for_evaluation(coco.dataset)
+        except (JSONDecodeError, UnicodeDecodeError, AssertionError, RecursionError) as error:
+            raise ValueError(
+                f'{self.ann_file}: not a COCO JSON ({type(error).__name__}: {error}); expected an object with the lists "images", '
                 '"annotations" and "categories".'
             ) from error
-        self._check_classes(list(names.values()))
-        if unlisted:
-            raise ValueError(
-                f'Annotation {unlisted.get("id")} in {self.ann_file} has category_id {unlisted["category_id"]}, which is not among the '
-                f"file's categories {sorted(names)}."
-            )
+        except ValueError as error:
+            raise ValueError(f'{self.ann_file}: {error}') from error
+        self._check_classes([category['name'] for category in coco.dataset['categories']])
+        for text in odd_boxes(coco.dataset):
+            print_log(f'{self.ann_file}: {text}', 'current', logging.WARNING)
         return coco
 
     def _check_classes(self, in_file: list[str]) -> None:

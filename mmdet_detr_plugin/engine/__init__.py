@@ -4,6 +4,7 @@ from ..checkpoints import mmengine_loading  # noqa: F401  files cannot run code
 from .atomic_local_backend import AtomicLocalBackend
 from .attention_visualization_hook import AttentionVisualizationHook
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
+from .checkpoint_fit_hook import CheckpointFitHook
 from .cpu_runner import CPURunner
 from .epoch_seed_hook import EpochSeedHook
 from .matching_record_hook import MatchingRecordHook
@@ -17,6 +18,7 @@ __all__ = [
     'AttentionVisualizationHook',
     'BFloat16OptimWrapper',
     'CPURunner',
+    'CheckpointFitHook',
     'EpochSeedHook',
     'MatchingRecordHook',
     'PlainCheckpointHook',

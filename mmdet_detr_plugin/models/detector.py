@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 from mmdet.models.detectors import BaseDetector
-from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.structures import SampleList
 from mmengine.model import ModuleDict
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from ..devices import to_device
 from ..registry import MODELS
 from .detr_head import DETRHead
+from .parts import build_model_part
 from .targets import collate_targets
 from .training_aids.training_step import TrainingStep
 from .transformer_neck import TransformerNeck
@@ -30,7 +30,7 @@ class SetDetector(BaseDetector):
         data_preprocessor: config; mmdet's ``DetDataPreprocessor``.
 
     Raises:
-        ValueError: when neck and head have other numbers of channels.
+        ValueError: when a part's type is unknown or without the scope it needs, or neck and head have other numbers of channels.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class SetDetector(BaseDetector):
         # Copies, because some of mmdet's classes write into the config they were given.
         bbox_head = copy.deepcopy(bbox_head)
         bbox_head.update({key: copy.deepcopy(cfg) for key, cfg in (('train_cfg', train_cfg), ('test_cfg', test_cfg)) if cfg is not None})
-        self.backbone = MMDET_MODELS.build(copy.deepcopy(backbone))
-        self.neck = MMDET_MODELS.build(copy.deepcopy(neck))
-        self.bbox_head = MMDET_MODELS.build(bbox_head)
+        self.backbone = build_model_part(copy.deepcopy(backbone), 'backbone')
+        self.neck = build_model_part(copy.deepcopy(neck), 'neck')
+        self.bbox_head = build_model_part(bbox_head, 'bbox_head')
         if self.neck.embed_dims != self.bbox_head.embed_dims:
             raise ValueError(
                 f'neck.embed_dims is {self.neck.embed_dims}, bbox_head.embed_dims is {self.bbox_head.embed_dims}; they must be equal'
@@ -87,7 +87,7 @@ class DETR(SetDetector):
     ) -> None:
         super().__init__(backbone, neck, bbox_head, train_cfg, test_cfg, data_preprocessor, init_cfg)
         aids = {name: aid for name, aid in (training_aids or {}).items() if aid is not None}
-        self.training_aids = ModuleDict({name: MMDET_MODELS.build(copy.deepcopy(aid)) for name, aid in aids.items()})
+        self.training_aids = ModuleDict({name: build_model_part(copy.deepcopy(aid), f'training_aids.{name}') for name, aid in aids.items()})
         self._check_parts()
         for aid in self.training_aids.values():
             aid.start(self.neck)

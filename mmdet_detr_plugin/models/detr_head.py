@@ -7,7 +7,6 @@ names (``loss_cls``, ``loss_bbox``, ``loss_iou``, ``d0.loss_cls`` ... for the au
 from collections.abc import Sequence
 
 import torch
-from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from mmdet.structures import SampleList
 from mmdet.utils import reduce_mean
 from mmengine.model import BaseModule
@@ -19,6 +18,7 @@ from ..devices import at_least_float32, is_autocast, to_device
 from ..registry import MODELS
 from .fused_linear import apply_linear
 from .hungarian_assigner import Pairs, assign_one_by_one
+from .parts import build_task_util, check_counts
 from .set_criterion import box_losses, by_layer, classification_loss
 from .targets import Targets, collate_targets
 
@@ -59,7 +59,7 @@ class DETRHead(BaseModule):
         test_cfg: ``max_per_img``; default: all queries.
 
     Raises:
-        ValueError: when a loss is of another kind than those of the paper.
+        ValueError: when a loss is of another kind than those of the paper, a count is below 1, or the assigner's type is unknown.
     """
 
     def __init__(
@@ -78,10 +78,15 @@ class DETRHead(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        if num_classes < 1:
-            raise ValueError(f'num_classes counts the classes without no-object and must be at least 1, got {num_classes}')
+        if type(num_classes) is not int or num_classes < 1:
+            raise ValueError(
+                f'num_classes counts the classes without no-object and must be a whole number of at least 1, got {num_classes!r}'
+            )
+        check_counts(embed_dims=embed_dims, num_box_layers=num_box_layers)
         self.num_classes, self.embed_dims, self.aux_loss, self.sync_cls_avg_factor = num_classes, embed_dims, aux_loss, sync_cls_avg_factor
         self.max_per_img = (test_cfg or {}).get('max_per_img')
+        if self.max_per_img is not None:
+            check_counts(max_per_img=self.max_per_img)
 
         loss_cls = _checked(loss_cls, PAPER_LOSS_CLS, 'loss_cls', use_sigmoid=False)
         loss_bbox = _checked(loss_bbox, dict(type='L1Loss', loss_weight=5.0), 'loss_bbox')
@@ -92,7 +97,7 @@ class DETRHead(BaseModule):
         self.register_buffer('class_weight', class_weight, persistent=False)  # a setting, not a weight: never loaded from a file
 
         assigner = (train_cfg or {}).get('assigner') or dict(type='mmdet_detr_plugin.HungarianAssigner')
-        self.assigner = MMDET_TASK_UTILS.build(assigner)
+        self.assigner = build_task_util(assigner, 'train_cfg.assigner')
         self.fc_cls = nn.Linear(embed_dims, num_classes + 1)
         self.box_mlp = BoxMLP(embed_dims, num_box_layers)
         if zero_init_boxes:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner, BBoxL1Cost, ClassificationCost, IoUCost
-from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -23,6 +22,7 @@ from ..devices import at_least_float32, to_device, to_host
 from ..registry import TASK_UTILS
 from .assignment import NotFiniteError, solve
 from .match_cost import paper_cost
+from .parts import build_task_util
 from .targets import Targets, image_name
 
 PAPER_COSTS = (
@@ -75,7 +75,7 @@ class HungarianAssigner(BaseAssigner):
         match_costs: configs of mmdet's match costs; default: the paper's, -p + 5 L1 - 2 GIoU.
 
     Raises:
-        ValueError: when ``match_costs`` is empty.
+        ValueError: when ``match_costs`` is empty or names an unknown cost.
     """
 
     def __init__(self, match_costs: Sequence[dict] | dict | None = None) -> None:
@@ -83,7 +83,7 @@ class HungarianAssigner(BaseAssigner):
             match_costs = [match_costs]
         if match_costs is not None and not len(match_costs):
             raise ValueError('match_costs must name at least one cost; leave it out for the costs of the paper')
-        self.match_costs = [MMDET_TASK_UTILS.build(dict(cost)) for cost in match_costs or PAPER_COSTS]
+        self.match_costs = [build_task_util(dict(cost), 'match_costs') for cost in match_costs or PAPER_COSTS]
         self._warned = False
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ..devices import at_least_float32
 from .dropout import Dropout, dropout, uses_own_dropout
 from .fused_linear import apply_linear, linear
+from .parts import check_counts
 
 
 class MultiheadAttention(nn.Module):
@@ -25,8 +26,9 @@ class MultiheadAttention(nn.Module):
 
     def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
+        check_counts(embed_dims=embed_dims, num_heads=num_heads)
         if embed_dims % num_heads:
-            raise ValueError(f'embed_dims must be divisible by num_heads, got {embed_dims} and {num_heads}')
+            raise ValueError(f'embed_dims must be divisible by num_heads, got {embed_dims} and {num_heads}; change one of them')
         self.num_heads = num_heads
         self.dropout = dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dims, embed_dims))

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..registry import MODELS
+from .parts import build_model_part, check_counts
 from .position_encoding import SinePositionEncoding
 from .queries import Queries, concatenate, grid_points
 from .transformer import Decoder, Encoder
@@ -57,8 +57,8 @@ class TransformerNeck(BaseModule):
             all but equal. The network stays the same.
 
     Raises:
-        ValueError: when the position encoding's channels do not add up to ``embed_dims``, or ``reference_points`` is unknown or without
-            sine encoding.
+        ValueError: when a count is too small, the position encoding's channels do not add up to ``embed_dims``, or ``reference_points`` is
+            unknown or without sine encoding.
     """
 
     def __init__(
@@ -79,11 +79,14 @@ class TransformerNeck(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_counts(in_channels=in_channels, embed_dims=embed_dims, feedforward_channels=feedforward_channels, num_queries=num_queries)
+        check_counts(num_decoder_layers=num_decoder_layers)
+        check_counts(0, num_encoder_layers=num_encoder_layers)
         self.in_channels, self.embed_dims, self.num_queries = in_channels, embed_dims, num_queries
         self.input_proj = nn.Conv2d(in_channels, embed_dims, kernel_size=1)
         if position_encoding is None:
             position_encoding = dict(type='mmdet_detr_plugin.SinePositionEncoding', num_feats=embed_dims // 2)
-        self.position_encoding = MMDET_MODELS.build(position_encoding)
+        self.position_encoding = build_model_part(position_encoding, 'position_encoding')
         if self.position_encoding.embed_dims != embed_dims:
             raise ValueError(
                 f'The position encoding has {self.position_encoding.embed_dims} channels (2 x num_feats), embed_dims is {embed_dims}; '

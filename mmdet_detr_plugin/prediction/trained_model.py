@@ -11,7 +11,7 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from ..checkpoints import mmengine_loading  # noqa: F401  files cannot run code
-from ..checkpoints.reading import classes_in
+from ..checkpoints.reading import check_readable, classes_in
 
 
 def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
@@ -21,21 +21,25 @@ def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
 
     Raises:
         FileNotFoundError: when there is no such checkpoint.
-        ValueError: when it is not this model's.
+        ValueError: when it is no checkpoint, carries code or is not this model's, or the model cannot be built.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model_cfg = copy.deepcopy(cfg.model)
     if isinstance(model_cfg.get('backbone'), dict):
         model_cfg.backbone.init_cfg = None  # the checkpoint holds all weights
-    model = revert_sync_batchnorm(MODELS.build(model_cfg))
+    try:
+        model = revert_sync_batchnorm(MODELS.build(model_cfg))
+    except (KeyError, TypeError, AssertionError) as error:
+        raise ValueError(f'the model of {cfg.filename} cannot be built ({type(error).__name__}: {error}); correct the config') from error
     meta = {}
     if checkpoint is not None:
-        if not Path(checkpoint).is_file():
-            raise FileNotFoundError(f'the checkpoint {checkpoint} does not exist')
+        check_readable(Path(checkpoint))
         try:
             content = load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True)
         except (RuntimeError, TypeError, AttributeError, KeyError) as error:  # also entries that are no tensors
-            raise ValueError(f'{checkpoint} does not fit the model of {cfg.filename}: {error}') from error
+            raise ValueError(
+                f'{checkpoint} does not fit the model of {cfg.filename}; expected one that was trained with it. {error}'
+            ) from error
         if classes := classes_in(content, Path(checkpoint)):
             stored = content['meta'].get('dataset_meta')
             meta = {**(stored if isinstance(stored, dict) else {}), 'classes': classes}

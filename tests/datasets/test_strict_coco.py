@@ -71,11 +71,12 @@ def test_missing_annotation_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'text, reason', [('{"images": [', 'JSONDecodeError'), ('[]', 'AssertionError'), ('{"images": []}', "KeyError: 'categories'")]
+    'text, reason',
+    [('{"images": [', r' \(JSONDecodeError'), ('[]', r' \(AssertionError'), ('{"images": []}', ": expected .*there is no 'categories'")],
 )
 def test_file_that_is_no_coco_json_is_named(tmp_path, text, reason):
     (tmp_path / 'x.json').write_text(text)
-    with pytest.raises(ValueError, match=f'x.json is not a COCO JSON: {reason}'):
+    with pytest.raises(ValueError, match=f'x.json: not a COCO JSON{reason}'):
         build(tmp_path, ann_file='x.json')
 
 

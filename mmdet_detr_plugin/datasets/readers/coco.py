@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,9 +59,12 @@ def read(source: Path, files: dict[Path, dict]) -> DatasetRecords:
             raise ValueError(
                 f'{path}: expected images with "id", categories with "id" and "name", annotations with "image_id"; got {error!r}'
             ) from error
+        _check_unique(path, content)
         for category_id, name in names.items():
             if category_id not in used and name in parents and len(names) > 1:
                 records.note('category that only groups others (dropped)', f'{path.name}: {name}')
+            elif name in records.classes and list(names.values()).count(name) > 1:
+                records.note('categories of one name (joined)', f'{path.name}: {name}')
             elif name not in records.classes:
                 records.classes.append(name)
         for image_id in sorted(set(by_image) - set(images), key=str):
@@ -69,6 +73,16 @@ def read(source: Path, files: dict[Path, dict]) -> DatasetRecords:
         for image_id, image in images.items():
             _add(records, source, path, image, names, by_image.get(image_id, []), split, listed_in)
     return records
+
+
+def _check_unique(path: Path, content: dict) -> None:
+    for key in ('images', 'categories'):
+        counts = Counter(entry['id'] for entry in content[key])
+        if twice := [entry_id for entry_id, count in counts.items() if count > 1]:
+            raise ValueError(
+                f'{path}: {key} must have different ids, and id {twice[0]} is there {counts[twice[0]]} times: one would be lost. '
+                'Number them anew'
+            )
 
 
 def _add(records, source: Path, path: Path, image: dict, names: dict, annotations: list[dict], split: str | None, listed_in: dict) -> None:

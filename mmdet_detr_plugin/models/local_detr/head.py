@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
 from mmdet.utils import reduce_mean
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
@@ -20,6 +19,7 @@ from ...registry import MODELS
 from ..detr_head import pixels
 from ..fused_linear import apply_linear
 from ..hungarian_assigner import HungarianAssigner, Pairs
+from ..parts import build_task_util, check_counts
 from ..position_encoding import SinePositionEncoding
 from ..set_criterion import box_losses, by_layer
 from ..targets import Targets, collate_targets
@@ -124,11 +124,12 @@ class LocalDETRHead(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         train_cfg = train_cfg or {}
+        check_counts(num_classes=num_classes, embed_dims=embed_dims, num_queries=num_queries, num_decoder_layers=num_decoder_layers)
         self.num_classes, self.embed_dims, self.num_queries = num_classes, embed_dims, num_queries
         self.num_dense_levels, self.view_scale = num_dense_levels, view_scale
         self.max_per_img = (test_cfg or {}).get('max_per_img') or num_queries
         self.loss_weights = dict(loss_cls=1.0, loss_bbox=5.0, loss_iou=2.0) | (loss_weights or {})
-        self.assigner = MMDET_TASK_UTILS.build(train_cfg.get('assigner') or ASSIGNER)
+        self.assigner = build_task_util(train_cfg.get('assigner') or ASSIGNER, 'train_cfg.assigner')
         if not isinstance(self.assigner, HungarianAssigner) or not self.assigner.has_paper_costs:
             raise ValueError(
                 "LocalDETRHead needs mmdet_detr_plugin.HungarianAssigner with costs of the paper's form (ClassificationCost, BBoxL1Cost of "

@@ -1,0 +1,93 @@
+"""Checkpoints that do not fit stop before anything is computed from them."""
+
+import re
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import find_latest_checkpoint
+from mmengine.runner.base_loop import BaseLoop
+from torch import Tensor, nn
+
+from ..checkpoints.reading import check_readable
+from ..registry import HOOKS
+
+CONVERT = "Another implementation's weights are converted by tools/convert_checkpoint.py"
+
+
+@HOOKS.register_module()
+class CheckpointFitHook(Hook):
+    """Refuses checkpoints that mmengine would load in part with a warning, and evaluate with random weights for the rest.
+
+    Evaluation, validation and ``--resume`` need every weight of the model, in its shape, and no other. ``load_from`` of a training may
+    leave out what starts anew (class rows, a head): refused is only a file of which nothing fits. Model-independent: any detector's config
+    may name it in ``custom_hooks``.
+
+    Raises:
+        FileNotFoundError: when the checkpoint is not there.
+        ValueError: when it is no checkpoint, carries code, or does not fit the model.
+    """
+
+    priority = 'LOWEST'  # after SafeCheckpointHook, which finds a checkpoint that has moved
+
+    def before_run(self, runner) -> None:
+        file = runner._load_from
+        if file is None and runner._resume:
+            file = find_latest_checkpoint(runner.work_dir)
+        if file is not None and '://' not in str(file):
+            check_readable(Path(file).expanduser())
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        is_training = isinstance(runner._train_loop, BaseLoop) and not runner._resume  # before that it is a config
+        given, wanted = weights_in(checkpoint), weights_in(unwrapped(runner.model).state_dict())
+        if not runner._resume and not is_training:  # not used in evaluation, and left out by tools/convert_checkpoint.py
+            given, wanted = ({k: v for k, v in weights.items() if not k.startswith('training_aids.')} for weights in (given, wanted))
+        missing = [name for name in wanted if name not in given]
+        other = [name for name in wanted if name in given and given[name].shape != wanted[name].shape]
+        extra = [name for name in given if name not in wanted]
+        fitting = len(wanted) - len(missing) - len(other)
+        if fitting == 0 if is_training else missing or other or extra:
+            raise ValueError(_message(runner, fitting, wanted, given, missing, other, extra))
+        if not is_training and not runner._resume:
+            self._warn_of_other_classes(runner, checkpoint)
+
+    @staticmethod
+    def _warn_of_other_classes(runner, checkpoint: dict) -> None:
+        meta = checkpoint.get('meta')
+        trained = (meta.get('dataset_meta') or {}).get('classes') if isinstance(meta, dict) else None
+        loop = next((loop for loop in (runner._test_loop, runner._val_loop) if isinstance(loop, BaseLoop)), None)
+        evaluated = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
+        evaluated = (getattr(evaluated, 'metainfo', None) or {}).get('classes')
+        if trained and evaluated and tuple(trained) != tuple(evaluated):
+            runner.logger.warning(
+                f'The checkpoint was trained on the classes {tuple(trained)[:12]}, the data to evaluate has {tuple(evaluated)[:12]}: label '
+                "i of one is taken for label i of the other. Set the data set's metainfo.classes to the checkpoint's, in their order."
+            )
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The detector inside what distributes it or augments its images."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def weights_in(content: dict) -> dict[str, Tensor]:
+    """The weights in a checkpoint or state dict as mmengine names them, without the counters of batch norms."""
+    state = content.get('state_dict', content)
+    named = ((re.sub(r'^module\.', '', str(name)), value) for name, value in state.items())
+    return {name: value for name, value in named if isinstance(value, Tensor) and not name.endswith('num_batches_tracked')}
+
+
+def _message(runner, fitting: int, wanted: dict, given: dict, missing: list[str], other: list[str], extra: list[str]) -> str:
+    shapes = [f'{name} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}' for name in other]
+    parts = [
+        f'{len(names)} {what}: {", ".join(names[:3])}{" ..." if len(names) > 3 else ""}'
+        for names, what in ((missing, 'are missing'), (shapes, 'have another shape'), (extra, 'the model does not have'))
+        if names
+    ]
+    file, name = runner._load_from or 'the latest checkpoint', type(unwrapped(runner.model)).__name__
+    return (
+        f"{file} does not fit the config's {name}: {fitting} of its {len(wanted)} weights fit; {'; '.join(parts)}. "
+        f'Expected a checkpoint that was trained with this config; use its own (other num_classes, num_queries, layers?). {CONVERT}'
+    )
