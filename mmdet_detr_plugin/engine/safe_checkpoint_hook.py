@@ -4,6 +4,8 @@ mmengine 0.10.7 deletes old checkpoints before it has written the new one, write
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.dist import all_gather_object, is_main_process
@@ -14,6 +16,7 @@ from ..files import write_atomically
 from ..registry import HOOKS
 from .epoch_seed_hook import EpochSeedHook
 from .plain_checkpoint_hook import PlainCheckpointHook
+from .resumable_checkpoint import check_named, resumable_checkpoint
 
 
 @HOOKS.register_module()
@@ -24,11 +27,15 @@ class SafeCheckpointHook(CheckpointHook):
     epoch's checkpoint is written again after its validation, so that it knows the best metric and whatever else follows from the metric
     (``ReduceOnPlateauLR``). When training resumes from one that was not, that validation is done first.
 
+    A write that fails, on a full disk, ends the training and leaves every file as it was. A run that resumes says from which checkpoint;
+    when the newest is damaged, from the newest whole one.
+
     Only this run's own files, those in its output folder, are ever deleted. Other storage than local files is written through its own
     backend, as mmengine does.
 
     Raises:
-        ValueError: before training, when not all processes resume from the same checkpoint.
+        ValueError: before training, when not all processes resume from the same checkpoint, or there is only a damaged one.
+        OSError: when a checkpoint cannot be written.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -39,13 +46,15 @@ class SafeCheckpointHook(CheckpointHook):
         self.is_training = False
 
     def before_run(self, runner) -> None:
-        pointer = Path(runner.work_dir) / 'last_checkpoint'
-        if runner._resume and runner._load_from is None and pointer.is_file():
-            named = pointer.read_text().strip()
-            moved = pointer.with_name(Path(named).name)
-            if '://' not in named and not Path(named).exists() and moved.is_file():
-                runner.logger.info(f'{named} has moved; resuming from {moved}.')
-                runner._load_from = str(moved)
+        if not runner._resume:
+            return
+        if runner._load_from is None:
+            runner._load_from = resumable_checkpoint(Path(runner.work_dir), self.filename_tmpl, runner.logger.warning)
+            runner._resume = runner._load_from is not None
+        else:
+            check_named(str(runner._load_from))
+        if runner._resume:
+            runner.logger.info(f'Resuming from {runner._load_from}.')
 
     def before_train(self, runner) -> None:
         self._check_start(runner)
@@ -110,19 +119,20 @@ class SafeCheckpointHook(CheckpointHook):
             runner.message_hub.update_info('keep_ckpt_ids', outdated + list(self.keep_ckpt_ids))
         self.last_ckpt = self._path(step)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        runner.save_checkpoint(
-            self.out_dir,
-            self.filename_tmpl.format(step),
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
-        if is_main_process():
-            write_atomically(self.last_ckpt.encode(), Path(runner.work_dir) / 'last_checkpoint')
+        with failures_explained(runner):
+            runner.save_checkpoint(
+                self.out_dir,
+                self.filename_tmpl.format(step),
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+            if is_main_process():
+                write_atomically(self.last_ckpt.encode(), Path(runner.work_dir) / 'last_checkpoint')
         self._is_saved = True
         if outdated:
             self._remove([self._path(old) for old in outdated])
@@ -134,7 +144,8 @@ class SafeCheckpointHook(CheckpointHook):
         former = self._best_paths()
         runner.message_hub.update_info('outdated_ckpts', former)
         self._set_best_paths([None] * len(former))  # mmengine deletes them first; here it knows of none
-        super()._save_best_checkpoint(runner, metrics)
+        with failures_explained(runner):
+            super()._save_best_checkpoint(runner, metrics)
         current = [new or old for new, old in zip(self._best_paths(), former, strict=True)]
         self._set_best_paths(current)
         self._remove(former)
@@ -172,3 +183,19 @@ class SafeCheckpointHook(CheckpointHook):
         loop._decide_current_val_interval()  # as the loop does after every epoch
         at_interval = loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs
         return runner.val_loop is not None and loop.epoch >= loop.val_begin and at_interval
+
+
+@contextmanager
+def failures_explained(runner) -> Iterator[None]:
+    """A write that fails says what is left to go on with."""
+    try:
+        yield
+    except OSError as error:
+        pointer = Path(runner.work_dir) / 'last_checkpoint'
+        last = f'the last good one is {pointer.read_text().strip()}' if pointer.is_file() else 'there is none yet'
+        raise OSError(
+            error.errno,
+            f'{error.strerror or error}: a checkpoint could not be written, and training has ended. Those written before are whole; '
+            f'{last}. Make room, and start again with --resume',
+            error.filename,
+        ) from error
