@@ -30,6 +30,8 @@ def mmdet_scope_and_seed():
         init_default_scope('mmdet')
     MMLogger.get_current_instance().setLevel(logging.WARNING)  # init_weights prints every parameter
     torch.manual_seed(0)
+    yield
+    torch.use_deterministic_algorithms(False)  # which a run may have set
 
 
 @pytest.fixture(scope='session')

@@ -1,8 +1,12 @@
 """Random states that depend on the epoch and not on the past."""
 
+import os
+
+import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
+from torch.utils import deterministic
 
 from ..random_state import seed_generators
 from ..registry import HOOKS
@@ -17,6 +21,8 @@ class EpochSeedHook(Hook):
     The main process's generators (dropout, sampling of proposals) are seeded from (seed, epoch, rank); what a sample's augmentation draws
     depends on (seed, epoch, sample). Model-independent: any detector's config may name it in ``custom_hooks``.
 
+    With ``randomness.deterministic=True`` it also completes what mmengine sets for operations that give the same bits in every run.
+
     Raises:
         ValueError: before training, when ``randomness`` has no seed, or one for each rank; the loop has no epochs; the training data set
             cannot be seeded; or the checkpoint that training resumes from was trained with another seed, batch size, number of processes
@@ -27,6 +33,11 @@ class EpochSeedHook(Hook):
 
     def before_run(self, runner) -> None:
         self.configured = dict(runner._randomness_cfg)  # mmengine writes a resumed checkpoint's seed into it
+        if self.configured.get('deterministic'):
+            os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it torch refuses products of matrices on GPUs
+            deterministic.fill_uninitialized_memory = False  # costs time; nothing here reads what it has not written
+            # an operation of some other detector that has no such form is announced, instead of ending the training
+            torch.use_deterministic_algorithms(True, warn_only=True)
 
     def before_train(self, runner) -> None:
         self._check_config(runner)

@@ -4,6 +4,8 @@ mmengine 0.10.7 deletes old checkpoints before it has written the new one, write
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.dist import all_gather_object, is_main_process
@@ -14,6 +16,7 @@ from ..files import write_atomically
 from ..registry import HOOKS
 from .epoch_seed_hook import EpochSeedHook
 from .plain_checkpoint_hook import PlainCheckpointHook
+from .resumable_checkpoint import check_named, resumable_checkpoint
 
 
 @HOOKS.register_module()
@@ -24,12 +27,16 @@ class SafeCheckpointHook(CheckpointHook):
     epoch's checkpoint is written again after its validation, so that it knows the best metric and whatever else follows from the metric
     (``ReduceOnPlateauLR``). When training resumes from one that was not, that validation is done first.
 
+    A write that fails, on a full disk, ends the training and leaves every file as it was. A run that resumes says from which checkpoint;
+    when the newest is damaged, from the newest whole one.
+
     Only this run's own files, those in its output folder, are ever deleted. Other storage than local files is written through its own
     backend, as mmengine does.
 
     Raises:
         ValueError: before training, when not all processes resume from the same checkpoint; ``last_checkpoint`` names a file of another
-            folder or an address; or the checkpoint's list of older ones holds other things than numbers.
+            folder or an address; there is only a damaged checkpoint; or its list of older ones holds other things than numbers.
+        OSError: when a checkpoint cannot be written.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -40,28 +47,15 @@ class SafeCheckpointHook(CheckpointHook):
         self.is_training = False
 
     def before_run(self, runner) -> None:
-        pointer = Path(runner.work_dir) / 'last_checkpoint'
-        if not (runner._resume and runner._load_from is None and pointer.is_file()):
+        if not runner._resume:
             return
-        named = pointer.read_text(errors='replace').strip()
-        if self._is_of_run(named, runner.work_dir):
-            return
-        moved = pointer.with_name(Path(named).name)
-        if '://' in named or not moved.exists():
-            raise ValueError(
-                f'{pointer} names {named[:200]!r}, which is no checkpoint in the folder of this run. Where that is meant, resume from it '
-                'with --resume FILE (resume=True, load_from=FILE); to start anew, remove last_checkpoint'
-            )
-        runner.logger.info(f'{named} has moved; resuming from {moved}.')
-        runner._load_from = str(moved)
-
-    def _is_of_run(self, named: str, work_dir: str) -> bool:
-        """Whether a checkpoint lies where this run writes: a folder that came from elsewhere must not make training read other files."""
-        run_name = Path(work_dir).resolve().name
-        if '://' in named:
-            return '://' in str(self.out_dir or '') and named.startswith(f'{str(self.out_dir).rstrip("/")}/{run_name}/')
-        folders = {Path(work_dir).resolve()} | ({(Path(self.out_dir) / run_name).resolve()} if self.out_dir else set())
-        return Path(named).exists() and Path(named).parent.resolve() in folders
+        if runner._load_from is None:
+            found = resumable_checkpoint(Path(runner.work_dir), self.out_dir, self.filename_tmpl, runner.logger.warning)
+            runner._load_from, runner._resume = found, found is not None
+        else:
+            check_named(str(runner._load_from))
+        if runner._resume:
+            runner.logger.info(f'Resuming from {runner._load_from}.')
 
     def before_train(self, runner) -> None:
         self._check_start(runner)
@@ -132,19 +126,20 @@ class SafeCheckpointHook(CheckpointHook):
             runner.message_hub.update_info('keep_ckpt_ids', outdated + list(self.keep_ckpt_ids))
         self.last_ckpt = self._path(step)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        runner.save_checkpoint(
-            self.out_dir,
-            self.filename_tmpl.format(step),
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
-        if is_main_process():
-            write_atomically(self.last_ckpt.encode(), Path(runner.work_dir) / 'last_checkpoint')
+        with failures_explained(runner):
+            runner.save_checkpoint(
+                self.out_dir,
+                self.filename_tmpl.format(step),
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+            if is_main_process():
+                write_atomically(self.last_ckpt.encode(), Path(runner.work_dir) / 'last_checkpoint')
         self._is_saved = True
         if outdated:
             self._remove([self._path(old) for old in outdated])
@@ -156,7 +151,8 @@ class SafeCheckpointHook(CheckpointHook):
         former = self._best_paths()
         runner.message_hub.update_info('outdated_ckpts', former)
         self._set_best_paths([None] * len(former))  # mmengine deletes them first; here it knows of none
-        super()._save_best_checkpoint(runner, metrics)
+        with failures_explained(runner):
+            super()._save_best_checkpoint(runner, metrics)
         current = [new or old for new, old in zip(self._best_paths(), former, strict=True)]
         self._set_best_paths(current)
         self._remove(former)
@@ -199,3 +195,19 @@ class SafeCheckpointHook(CheckpointHook):
         loop._decide_current_val_interval()  # as the loop does after every epoch
         at_interval = loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs
         return runner.val_loop is not None and loop.epoch >= loop.val_begin and at_interval
+
+
+@contextmanager
+def failures_explained(runner) -> Iterator[None]:
+    """A write that fails says what is left to go on with."""
+    try:
+        yield
+    except OSError as error:
+        pointer = Path(runner.work_dir) / 'last_checkpoint'
+        last = f'the last good one is {pointer.read_text().strip()}' if pointer.is_file() else 'there is none yet'
+        raise OSError(
+            error.errno,
+            f'{error.strerror or error}: a checkpoint could not be written, and training has ended. Those written before are whole; '
+            f'{last}. Make room, and start again with --resume',
+            error.filename,
+        ) from error

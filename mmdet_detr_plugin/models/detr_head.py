@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from mmdet.structures import SampleList
 from mmdet.utils import reduce_mean
+from mmengine.dist import get_world_size
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -48,7 +49,9 @@ class DETRHead(BaseModule):
         num_classes: K, without no-object.
         embed_dims: channels D of the hidden states.
         aux_loss: also supervise the decoder's intermediate layers.
-        sync_cls_avg_factor: average the classification loss's sum of weights over ranks; the official code does not.
+        sync_cls_avg_factor: normalise as one process with the images of all ranks would: average the classification loss's sum of weights
+            over ranks, and let the number of objects be at least 1 in all of them. The official code keeps each rank's own sum, and divides
+            by at least one object for each rank.
         num_box_layers: linear layers of the box prediction; 1 in the demo model.
         zero_init_boxes: start the last of them from zero, so that all boxes begin in the middle of the image, or at their queries'
             reference points.
@@ -175,8 +178,7 @@ class DETRHead(BaseModule):
         pairs: Pairs,
         targets: Targets,
         log_probability: Tensor,
-        counts: Tensor | None = None,
-        copies: int = 1,
+        weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Losses by name, for queries whose objects are known.
 
@@ -184,14 +186,14 @@ class DETRHead(BaseModule):
             all_layers_cls_scores: (L, B, Q, K+1) logits.
             all_layers_bbox_preds: (L, B, Q, 4), boxes_cxcywh_norm.
             log_probability: (L, B, Q, K+1), the logits' log-softmax.
-            counts: (B, Q), 1 where a query enters the classification loss, 0 where it does not; None = all do.
-            copies: how many queries every object has.
+            weights: (B, Q), how much a query counts; None = all count 1. Those of an object's pairs should sum to 1.
         """
-        cls_sum, weight_sum = classification_loss(all_layers_cls_scores, log_probability, pairs, targets, self.class_weight, counts)
+        cls_sum, weight_sum = classification_loss(all_layers_cls_scores, log_probability, pairs, targets, self.class_weight, weights)
         if self.sync_cls_avg_factor:
             weight_sum = reduce_mean(weight_sum)
-        l1_sum, giou_sum = box_losses(all_layers_bbox_preds, pairs, targets)
-        num_objects = copies * reduce_mean(l1_sum.new_full((), targets.num_objects)).clamp(min=1)
+        l1_sum, giou_sum = box_losses(all_layers_bbox_preds, pairs, targets, weights)
+        least = 1 / get_world_size() if self.sync_cls_avg_factor else 1
+        num_objects = reduce_mean(l1_sum.new_full((), targets.num_objects)).clamp(min=least)
         weight_sum = weight_sum.clamp(min=torch.finfo(weight_sum.dtype).tiny)  # no-object may have weight 0
         losses = dict(loss_cls=cls_sum / weight_sum, loss_bbox=l1_sum / num_objects, loss_iou=giou_sum / num_objects)
         return by_layer({name: self.loss_weights[name] * values for name, values in losses.items()})

@@ -49,7 +49,8 @@ class SinePositionEncoding(nn.Module):
             x = torch.arange(1, w + 1, dtype=torch.float32, device=feats.device)[None, None, :].expand(1, h, w)
         else:
             valid = ~padding_mask
-            y, x = valid.cumsum(1, dtype=torch.float32), valid.cumsum(2, dtype=torch.float32)
+            # of integers: torch's sum of floating-point numbers has no deterministic form on GPUs
+            y, x = (valid.cumsum(axis, dtype=torch.long).to(torch.float32) for axis in (1, 2))
         if self.normalize:
             eps = 1e-6  # a row or column of nothing but padding
             y = y / (y[:, -1:, :] + eps) * self.scale

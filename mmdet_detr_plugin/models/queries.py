@@ -18,7 +18,7 @@ class Queries:
         content: (B or 1, Q, D), its input; zeros in the paper.
         pos: (B or 1, Q, D), added to queries and keys of every attention.
         reference_logits: (B or 1, Q, 2), logits of the points that boxes are predicted from; None = boxes are predicted as they are.
-        group: (Q,), queries of different groups do not see each other; None = all are one group.
+        group: (Q,), or (B, Q) where images have other groups; queries of different groups do not see each other; None = all are one group.
         is_used: (B, Q), False for queries that nobody sees, which only make up the number; None = all are used.
     """
 
@@ -49,23 +49,28 @@ def concatenate(parts: Sequence[Queries], num_images: int) -> tuple[Queries, Ten
         group = torch.zeros(len(part), dtype=torch.long, device=part.pos.device) if part.group is None else part.group
         groups.append(group + start)
         start += len(part)  # there are never more groups than queries
+    if any(group.dim() == 2 for group in groups):
+        groups = [group if group.dim() == 2 else group.expand(num_images, -1) for group in groups]
     used = [part.pos.new_ones(num_images, len(part), dtype=torch.bool) if part.is_used is None else part.is_used for part in parts]
     logits = [part.reference_logits for part in parts]
     whole = Queries(
         torch.cat([expanded(part.content) for part in parts], dim=1),
         torch.cat([expanded(part.pos) for part in parts], dim=1),
         None if logits[0] is None else torch.cat([expanded(x) for x in logits], dim=1),
-        torch.cat(groups),
+        torch.cat(groups, dim=-1),
         torch.cat(used, dim=1),
     )
     return whole, group_mask(whole.group, None if all(part.is_used is None for part in parts) else whole.is_used)
 
 
 def group_mask(group: Tensor, is_used: Tensor | None) -> Tensor:
-    """(Q,) and (B, Q) -> (B or 1, 1, Q, Q), True where a query may attend to another; always to itself, since every row needs something."""
-    mask = (group[:, None] == group)[None, None]
+    """(Q,) or (B, Q), and (B, Q) -> (B or 1, 1, Q, Q), True where a query may attend to another; always to itself, since every row needs
+    something.
+    """
+    group = group if group.dim() == 2 else group[None]
+    mask = (group[:, :, None] == group[:, None])[:, None]
     if is_used is not None:
-        mask = mask & is_used[:, None, None, :] | torch.eye(len(group), dtype=torch.bool, device=group.device)
+        mask = mask & is_used[:, None, None, :] | torch.eye(group.shape[1], dtype=torch.bool, device=group.device)
     return mask
 
 

@@ -14,7 +14,7 @@ from .targets import Targets
 
 
 def classification_loss(
-    cls_logits: Tensor, log_probability: Tensor, pairs: Pairs, targets: Targets, class_weight: Tensor, counts: Tensor | None = None
+    cls_logits: Tensor, log_probability: Tensor, pairs: Pairs, targets: Targets, class_weight: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Weighted cross-entropy of every query: its object's class where matched, no-object elsewhere.
 
@@ -22,7 +22,7 @@ def classification_loss(
         cls_logits: (L, B, Q, K+1); the last class is no-object.
         log_probability: (L, B, Q, K+1), their log-softmax, which the matching has needed already; gradients do not pass it.
         class_weight: (K+1,).
-        counts: (B, Q), 1 where a query enters the loss, 0 where it does not; None = all do.
+        weights: (B, Q), how much a query counts; None = all count 1.
 
     Returns:
         Sum of weighted terms (L,) and sum of weights (L,); their ratio is the official loss.
@@ -32,8 +32,8 @@ def classification_loss(
     classes = torch.full(flat.shape[:1], num_outputs - 1, dtype=torch.long, device=flat.device)
     classes.index_copy_(0, pairs.prediction, targets.labels.flatten().index_select(0, pairs.object))
     weight = class_weight.to(log_probability.dtype).index_select(0, classes)
-    if counts is not None:
-        weight = weight * counts.to(weight.dtype).expand(num_layers, -1, -1).flatten()
+    if weights is not None:
+        weight = weight * weights.to(weight.dtype).expand(num_layers, -1, -1).flatten()
     terms = WeightedCrossEntropy.apply(flat, log_probability.flatten(0, 2), classes, weight)
     return terms.view(num_layers, -1).sum(1), weight.view(num_layers, -1).sum(1)
 
@@ -60,11 +60,12 @@ class WeightedCrossEntropy(torch.autograd.Function):
         return grad_logits.to(ctx.dtype), None, None, None
 
 
-def box_losses(boxes_cxcywh_norm: Tensor, pairs: Pairs, targets: Targets) -> tuple[Tensor, Tensor]:
+def box_losses(boxes_cxcywh_norm: Tensor, pairs: Pairs, targets: Targets, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """L1 and 1 - GIoU, summed over the matched pairs of each layer.
 
     Args:
         boxes_cxcywh_norm: (L, B, Q, 4).
+        weights: (B, Q), how much a query counts; None = all count 1.
 
     Returns:
         Two sums (L,); the official losses divide them by the number of objects averaged over ranks.
@@ -73,7 +74,10 @@ def box_losses(boxes_cxcywh_norm: Tensor, pairs: Pairs, targets: Targets) -> tup
     target_boxes = targets.boxes_cxcywh_norm.flatten(0, 1).index_select(0, pairs.object).to(boxes.dtype)
     l1 = (boxes - target_boxes).abs().sum(-1)
     giou = 1 - aligned_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))
-    sums = boxes.new_zeros(len(boxes_cxcywh_norm), 2).index_add(0, pairs.layer, torch.stack((l1, giou), dim=-1))
+    terms = torch.stack((l1, giou), dim=-1)  # (P, 2)
+    if weights is not None:
+        terms = terms * weights.to(terms.dtype).flatten().index_select(0, pairs.prediction % weights.numel())[:, None]
+    sums = boxes.new_zeros(len(boxes_cxcywh_norm), 2).index_add(0, pairs.layer, terms)
     return sums[:, 0], sums[:, 1]
 
 

@@ -1,8 +1,11 @@
 """Whatever is interrupted, and wherever: no checkpoint is lost or half-written, and the resumed run ends as the straight one."""
 
 import builtins
-import errno
 import os
+import re
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from mmengine.hooks import Hook
 
 from mmdet_detr_plugin import files as files_module
 from mmdet_detr_plugin.engine import SafeCheckpointHook
+from mmdet_detr_plugin.engine.resumable_checkpoint import resumable_checkpoint
 
 from ..tools.test_resuming import assert_equal
 from .tiny_training import tiny_runner
@@ -132,21 +136,91 @@ def test_mmengines_own_hook_loses_its_checkpoint(tmp_path):
     assert lost >= 3
 
 
-def test_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+class FullDisk(Hook):
+    """What is written to the temporary file of one checkpoint goes to a device that has no room."""
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        if runner.epoch == 2:  # counted from 0
+            (Path(runner.work_dir) / 'epoch_3.pth.tmp').symlink_to('/dev/full')
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """The system ends a write at this many bytes, in the middle."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize('way', ['full', 'half'])
+def test_checkpoint_that_cannot_be_written_keeps_the_last_good_one(tmp_path, way):
     tiny_runner(tmp_path, epochs=2).train()
     before = {path.name: path.read_bytes() for path in tmp_path.glob('*.pth')}
-
-    def full(path, mode='r'):
-        if 'epoch_3' in str(path):
-            raise OSError(errno.ENOSPC, 'No space left on device', str(path))
-        return builtins.open(path, mode)
-
-    monkeypatch.setattr(files_module, 'open', full, raising=False)
-    with pytest.raises(OSError, match='No space left on device.*epoch_3.pth'):
-        tiny_runner(tmp_path, resume=True).train()
+    runner = tiny_runner(tmp_path, resume=True)
+    reason = 'No space left on device' if way == 'full' else 'File too large'
+    if way == 'full':
+        runner.register_hook(FullDisk())
+    limit = file_size_limit(len(before['epoch_2.pth']) // 2) if way == 'half' else nullcontext()
+    message = rf'{reason}: a checkpoint could not be written.*last good one is .*epoch_2.pth.*with --resume'
+    with limit, pytest.raises(OSError, match=message):
+        runner.train()
     assert {path.name: path.read_bytes() for path in tmp_path.glob('*.pth')} == before
     assert (tmp_path / 'last_checkpoint').read_text().endswith('epoch_2.pth')
     assert not list(tmp_path.glob('*.tmp'))
+    assert validations(tiny_runner(tmp_path, resume=True)) == [3, 4]
+
+
+def damage(path: Path, way: str) -> None:
+    content = path.read_bytes()
+    if way == 'missing':
+        path.unlink()
+    elif way == 'changed':
+        place = content.index(torch.load(path, weights_only=True)['state_dict']['linear.weight'].numpy().tobytes())
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    else:
+        path.write_bytes(dict(truncated=content[: len(content) // 2], empty=b'', zeros=bytes(len(content)))[way])
+
+
+@pytest.mark.parametrize('way', ['truncated', 'empty', 'zeros', 'changed', 'missing', 'pointer'])
+def test_damaged_newest_checkpoint_is_named_and_the_one_before_it_resumed(tmp_path, monkeypatch, way):
+    tiny_runner(tmp_path, checkpoint=dict(max_keep_ckpts=2)).train()
+    newest = tmp_path / 'epoch_4.pth'
+    expected = torch.load(newest, weights_only=True)
+    damage(newest, 'truncated' if way == 'pointer' else way)
+    if way == 'pointer':
+        (tmp_path / 'last_checkpoint').write_text('')
+    text = warnings_of(monkeypatch, tiny_runner(tmp_path, resume=True, checkpoint=dict(max_keep_ckpts=2)))
+    reasons = '(is not there|cannot be read|is damaged|is empty)'
+    assert re.search(rf'The newest checkpoint .*{reasons}.* Resuming .* instead: .*epoch_3.pth', text)
+    got = torch.load(newest, weights_only=True)
+    for name in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
+        assert_equal(got[name], expected[name], name)
+
+
+def test_without_a_whole_checkpoint_nothing_starts_silently(tmp_path, monkeypatch):
+    tiny_runner(tmp_path / 'a', epochs=3).train()  # keeps one
+    damage(tmp_path / 'a' / 'epoch_3.pth', 'truncated')
+    before = files(tmp_path / 'a')
+    with pytest.raises(ValueError, match=r'epoch_3.pth cannot be read .* no whole one before it.*load_from=.*best_tiny_score_epoch_3.pth'):
+        tiny_runner(tmp_path / 'a', resume=True).train()
+    with pytest.raises(ValueError, match=r'the checkpoint to resume from, .*epoch_3.pth, cannot be read .*name another one'):
+        tiny_runner(tmp_path / 'a', resume=True, load_from=str(tmp_path / 'a' / 'epoch_3.pth')).train()
+    assert files(tmp_path / 'a') == before
+    text = warnings_of(monkeypatch, tiny_runner(tmp_path / 'b', epochs=1, resume=True))
+    assert re.search(r'Nothing to resume from: .*last_checkpoint is not there. The training starts from the beginning', text)
+
+
+def test_a_checkpoint_of_an_earlier_run_is_not_fallen_back_to(tmp_path):
+    """The earlier run had one for every epoch, the new one for every second."""
+    for settings in (dict(max_keep_ckpts=-1), dict(interval=2, max_keep_ckpts=2)):
+        tiny_runner(tmp_path, checkpoint=dict(settings, save_best=None)).train()
+    damage(tmp_path / 'epoch_4.pth', 'truncated')
+    warnings = []
+    assert resumable_checkpoint(tmp_path, None, 'epoch_{}.pth', warnings.append) == str(tmp_path / 'epoch_2.pth')
+    assert len(warnings) == 1
 
 
 class CountValidations(Hook):

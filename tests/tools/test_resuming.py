@@ -17,10 +17,10 @@ from .test_mmdet_tools import CONFIGS, MMDET_TOOLS
 EPOCHS, BATCH_SIZE = 4, 4
 
 
-def write_config(folder: Path, model: str, shapes_dir: Path, workers: int) -> Path:
-    """Everything that has state: dropout, flips, warm-up, EMA, a best checkpoint, a limit on kept checkpoints."""
-    config = folder / f'{model}.py'
-    config.write_text(f"""_base_ = {str(ROOT / CONFIGS[model])!r}
+def write_config(folder: Path, base: str, shapes_dir: Path, workers: int, epochs: int = EPOCHS, more: str = '') -> Path:
+    """Everything that has state: dropout, flips, warm-up, EMA, a best checkpoint, a limit on kept checkpoints; and ``more`` settings."""
+    config = folder / Path(base).name
+    config.write_text(f"""_base_ = {str(ROOT / base)!r}
 data_root = {str(shapes_dir) + '/'!r}
 loader = dict(num_workers={workers}, persistent_workers={workers > 0}, dataset=dict(data_root=data_root))
 train_dataloader = dict(batch_size={BATCH_SIZE}, **loader)
@@ -28,9 +28,10 @@ val_dataloader = loader
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/test.json')
 test_evaluator = val_evaluator
-train_cfg = dict(max_epochs={EPOCHS}, val_interval=1)
+train_cfg = dict(max_epochs={epochs}, val_interval=1)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(max_keep_ckpts=2, save_best='coco/bbox_mAP', rule='greater'))
 custom_hooks = _base_.custom_hooks + [dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.01, priority=49)]
+{more}
 """)
     return config
 
@@ -58,14 +59,14 @@ def kill_at_a_random_moment(config: Path, work: Path) -> None:
         training.kill()
 
 
-def assert_same_end(first: Path, second: Path) -> None:
-    a, b = (torch.load(work / f'epoch_{EPOCHS}.pth', weights_only=True) for work in (first, second))
+def assert_same_end(first: Path, second: Path, epochs: int = EPOCHS) -> None:
+    a, b = (torch.load(work / f'epoch_{epochs}.pth', weights_only=True) for work in (first, second))
     for key in ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
         assert_equal(a[key], b[key], key)
     for key in ('best_score', 'epoch', 'iter', 'keep_ckpt_ids'):
         assert a['message_hub']['runtime_info'][key] == b['message_hub']['runtime_info'][key], key
     kept = [sorted(path.name for path in work.glob('*.pth*')) for work in (first, second)]
-    assert kept[0] == kept[1] and len(kept[0]) == 3 and f'epoch_{EPOCHS}.pth' in kept[0]
+    assert kept[0] == kept[1] and len(kept[0]) == 3 and f'epoch_{epochs}.pth' in kept[0]
     best = [torch.load(next(work.glob('best_*.pth')), weights_only=True)['state_dict'] for work in (first, second)]
     assert_equal(best[0], best[1], 'best')
 
@@ -90,13 +91,13 @@ def assert_equal(a, b, where: str) -> None:
 def straight(request, shapes_dir, tmp_path_factory):
     """A run in one go, its data loaded by the main process."""
     folder = tmp_path_factory.mktemp(f'straight-{request.param}')
-    train(write_config(folder, request.param, shapes_dir, workers=0), folder / 'run')
+    train(write_config(folder, CONFIGS[request.param], shapes_dir, workers=0), folder / 'run')
     return request.param, folder / 'run'
 
 
 def test_killed_and_resumed_run_ends_as_the_straight_one(straight, shapes_dir, tmp_path):
     model, reference = straight
-    config, work = write_config(tmp_path, model, shapes_dir, workers=2), tmp_path / 'run'
+    config, work = write_config(tmp_path, CONFIGS[model], shapes_dir, workers=2), tmp_path / 'run'
     kill_at_a_random_moment(config, work)
     assert 'resumed epoch' in train(config, work, '--resume')
     assert_same_end(reference, work)

@@ -17,23 +17,34 @@ from .processes import running
 from .test_mmdet_tools import CONFIGS, MMDET_TOOLS
 from .test_resuming import assert_equal
 
-PLANTED_HOOK = """
+PLANTED = """
 import os, signal, time
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, TRANSFORMS
 
 @HOOKS.register_module()
 class PlantedDeath(Hook):
-    def __init__(self, way, epoch):
-        self.way, self.epoch = way, epoch
-
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if (runner.rank, runner.epoch, batch_idx) == (1, self.epoch, 1):
+        if (runner.rank, runner.epoch, batch_idx) == (1, 1, 1):
             print('planted death at', time.time(), flush=True)
-            if self.way == 'kill':
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise RuntimeError('planted: this rank has run out of luck')
+            os.kill(os.getpid(), signal.SIGKILL)
+
+@TRANSFORMS.register_module()
+class PlantedFault:
+    count = 0
+
+    def __call__(self, results):
+        self.count += 1
+        if os.environ['RANK'] == '1' and self.count == 3:
+            print('planted death at', time.time(), flush=True)
+            raise RuntimeError('planted: this sample cannot be read')
+        return results
 """
+PLANTED_CONFIGS = dict(
+    kill="custom_hooks = _base_.custom_hooks + [dict(type='mmengine.PlantedDeath')]",
+    fault="""pipeline = _base_.train_dataloader.dataset.pipeline + [dict(type='mmengine.PlantedFault')]
+train_dataloader = dict(num_workers=1, dataset=dict(pipeline=pipeline))""",
+)
 
 
 @pytest.fixture(scope='module', params=list(CONFIGS))
@@ -51,7 +62,7 @@ test_evaluator = val_evaluator
 train_cfg = dict(max_epochs=2, val_interval=1)
 custom_hooks = _base_.custom_hooks + [dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.1, priority=49)]
 """)
-    (folder / 'planted_hook.py').write_text(PLANTED_HOOK)
+    (folder / 'planted.py').write_text(PLANTED)
     return path
 
 
@@ -110,10 +121,11 @@ def test_two_processes_train(trained):
     assert not any(key.startswith('module.') for key in checkpoint['state_dict'])
 
 
-def test_two_processes_evaluate_to_the_same_detections_and_metric(trained):
+def test_four_processes_evaluate_to_the_detections_and_metric_of_one(trained):
+    """As the two that trained did."""
     config, training_output = trained
     results, metrics = [], []
-    for work, prefix in (('one', [sys.executable]), ('two', torchrun('--standalone', '--nproc_per_node=2'))):
+    for work, prefix in (('one', [sys.executable]), ('four', torchrun('--standalone', '--nproc_per_node=4'))):
         work = config.parent / f'test-{work}'
         command = [*prefix, MMDET_TOOLS / 'test.py', config, config.parent / 'torchrun' / 'epoch_2.pth', '--work-dir', work]
         command += ['--cfg-options', f'test_evaluator.outfile_prefix={work / "detections"}']
@@ -122,34 +134,32 @@ def test_two_processes_evaluate_to_the_same_detections_and_metric(trained):
         results.append(json.loads((work / 'detections.bbox.json').read_text()))
     assert metrics[0] == metrics[1] and len(metrics[0]) == 6
     assert metrics[0] == re.findall(r'coco/bbox_mAP\w*: -?[\d.]+', training_output)[-6:]
-    # nothing is counted twice, though the odd image makes one process see an image again
+    # nothing is counted twice, though with seven images one process sees an image again
     assert results[0] == results[1] and len({item['image_id'] for item in results[0]}) <= 7
 
 
-def die(config: Path, way: str, epoch: int) -> str:
-    """Rank 1 dies in its second iteration of an epoch; all that the job printed until it ended."""
+def die(config: Path, way: str) -> str:
+    """Rank 1 dies after some iterations; all that the job printed until it ended."""
     planted = config.with_name(f'{way}.py')
-    planted.write_text(f"""_base_ = 'config.py'
-custom_imports = dict(imports=['planted_hook'])
-custom_hooks = _base_.custom_hooks + [dict(type='mmengine.PlantedDeath', way={way!r}, epoch={epoch})]
-""")
+    planted.write_text(f"_base_ = 'config.py'\ncustom_imports = dict(imports=['planted'])\n{PLANTED_CONFIGS[way]}\n")
     command = [*torchrun('--standalone', '--nproc_per_node=2'), *train(planted, way)]
-    output = run(command, config, f'{way}-{epoch}', success=False)
+    output = run(command, config, way, success=False)
     died = float(re.search(r'planted death at ([\d.]+)', output)[1])
     assert time.time() - died < 60
     return output
 
 
 @with_detr
-def test_processes_end_together_with_the_reason_when_one_fails(trained_config):
-    output = die(trained_config, 'raise', epoch=0)
-    assert 'RuntimeError: planted: this rank has run out of luck' in output
-    assert not (trained_config.parent / 'raise' / 'last_checkpoint').exists()
+def test_processes_end_together_with_the_reason_when_a_sample_of_one_fails(trained_config):
+    output = die(trained_config, 'fault')
+    assert 'RuntimeError: planted: this sample cannot be read' in output
+    assert re.search(r'rank +: 1 .*exitcode +: 1 ', ' '.join(output.split())), output[-3000:]
+    assert not (trained_config.parent / 'fault' / 'last_checkpoint').exists()
 
 
 @with_detr
 def test_killed_process_ends_all_and_the_resumed_job_ends_as_the_straight_one(trained_config):
-    output = die(trained_config, 'kill', epoch=1)
+    output = die(trained_config, 'kill')
     assert re.search(r'rank +: 1 .*exitcode +: -9 .*Signal 9 \(SIGKILL\) received', ' '.join(output.split())), output[-3000:]
     command = [*torchrun('--standalone', '--nproc_per_node=2'), *train(trained_config, 'kill'), '--resume']
     assert 'resumed epoch: 1, iter: 4' in run(command, trained_config, 'kill-resumed')

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from mmdet.utils import reduce_mean
+from mmengine.dist import get_world_size
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -214,14 +215,14 @@ class LocalDETRHead(BaseModule):
         extra = self.jitter(targets, img_metas) if self.jitter is not None else None
         outputs = self(memory, view, extra)
         losses = {f'dense.{key}': value for key, value in self.dense_head.loss(*outputs.dense, targets, view.scale).items()}
-        num_objects = reduce_mean(outputs.boxes.new_full((), targets.num_objects)).clamp(min=1)
+        num_objects = reduce_mean(outputs.boxes.new_full((), targets.num_objects)).clamp(min=1 / get_world_size())
         logits, boxes = outputs.logits[:, :, : outputs.num_selected], outputs.boxes[:, :, : outputs.num_selected]
         pairs = self.match(logits, boxes, targets, img_metas)
         losses |= self._layer_losses(logits, boxes, pairs, targets, num_objects, '')
         if extra is not None:
             rest = outputs.logits[:, :, outputs.num_selected :], outputs.boxes[:, :, outputs.num_selected :]
             pairs = extra.pairs(len(rest[0]))
-            losses |= self._layer_losses(*rest, pairs, targets, num_objects * extra.copies, 'jitter.', extra.counts)
+            losses |= self._layer_losses(*rest, pairs, targets, num_objects, 'jitter.', extra.weights)
         return losses
 
     def match(self, logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict]) -> Pairs:
@@ -230,10 +231,10 @@ class LocalDETRHead(BaseModule):
         return self.assigner.assign_batch(logits, boxes, targets, img_metas, log_probability=log_probability)
 
     def _layer_losses(
-        self, logits: Tensor, boxes: Tensor, pairs: Pairs, targets: Targets, norm: Tensor, prefix: str, counts: Tensor | None = None
+        self, logits: Tensor, boxes: Tensor, pairs: Pairs, targets: Targets, norm: Tensor, prefix: str, weights: Tensor | None = None
     ) -> dict[str, Tensor]:
-        l1, giou = box_losses(boxes, pairs, targets)
-        losses = dict(loss_cls=varifocal_loss(logits, boxes, pairs, targets, counts), loss_bbox=l1, loss_iou=giou)
+        l1, giou = box_losses(boxes, pairs, targets, weights)
+        losses = dict(loss_cls=varifocal_loss(logits, boxes, pairs, targets, weights), loss_bbox=l1, loss_iou=giou)
         return by_layer({name: self.loss_weights[name] * values / norm for name, values in losses.items()}, prefix)
 
     def predict(self, memory: Sequence[Tensor], view: View, batch_data_samples: Sequence, rescale: bool = True) -> list[InstanceData]:
@@ -274,7 +275,7 @@ def varifocal_loss(
     boxes_cxcywh_norm: Tensor,
     pairs: Pairs,
     targets: Targets,
-    counts: Tensor | None = None,
+    weights: Tensor | None = None,
     alpha: float = 0.75,
     gamma: float = 2.0,
 ) -> Tensor:
@@ -283,7 +284,7 @@ def varifocal_loss(
     Args:
         logits: (L, B, Q, K).
         boxes_cxcywh_norm: (L, B, Q, 4).
-        counts: (B, Q), 1 where a query counts, 0 where it does not; None = all count.
+        weights: (B, Q), how much a query counts; None = all count 1.
 
     Returns:
         Sums (L,).
@@ -295,6 +296,6 @@ def varifocal_loss(
     target = torch.zeros_like(logits, requires_grad=False)
     target.view(-1).index_copy_(0, pairs.prediction * logits.shape[-1] + labels, aligned_iou(boxes, objects))
     weight = torch.where(target > 0, target, alpha * logits.detach().sigmoid() ** gamma)
-    if counts is not None:
-        weight = weight * counts[..., None]
+    if weights is not None:
+        weight = weight * weights[..., None]
     return F.binary_cross_entropy_with_logits(logits, target, weight, reduction='none').sum((1, 2, 3))

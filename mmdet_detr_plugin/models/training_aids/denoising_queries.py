@@ -53,7 +53,6 @@ class DenoisingQueries(TrainingAid):
             jittered.pairs(len(logits)),
             step.targets,
             at_least_float32(logits.detach()).log_softmax(-1),
-            jittered.counts,
-            jittered.copies,
+            jittered.weights,
         )
         return {name: self.loss_weight * value for name, value in losses.items()}

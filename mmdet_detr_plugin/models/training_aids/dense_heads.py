@@ -16,7 +16,9 @@ from .training_step import TrainingAid, TrainingStep
 class DenseHeads(TrainingAid):
     """mmdet's dense heads (ATSS, FCOS, RTMDet ...) with one level, the memory.
 
-    Backbone and encoder get a gradient from every object at once, however few of them the decoder has found yet.
+    Backbone and encoder get a gradient from every object at once, however few of them the decoder has found yet. On several ranks mmdet's
+    heads divide by the number of positive locations averaged over ranks and at least 1, so that with fewer locations than ranks their
+    gradients are smaller than one process's.
 
     Args:
         heads: configs by names of yours; each with its own ``train_cfg``, and with one stride, the memory's.

@@ -18,60 +18,57 @@ from ...devices import to_device
 from ...registry import MODELS
 from ..hungarian_assigner import Pairs
 from ..queries import group_mask
-from ..targets import Targets
+from ..targets import PADDED, Targets
 
 
 @dataclass
 class JitteredQueries:
     """Jittered copies of the objects of a batch, in groups that do not see each other.
 
-    A group holds one near and one far copy of every object: R groups, T objects (padded), Q = 2 R T queries, ordered by group, then near
-    and far, then object.
+    A group holds one near and one far copy of every object of its image: R_i groups and 2 R_i T_i queries in image i, ordered by group,
+    then near and far, then object, and padded to the largest number Q.
 
     Attributes:
         boxes_cxcywh_norm: (B, Q, 4).
-        labels: (B, Q), classes of the objects, some replaced at random; 0 where there is no object.
-        is_used: (B, Q), False where there is no object.
-        counts: (B, Q), 1 where the query enters the loss, 0 where there is no object or a far copy lies on an object by chance.
-        copies: R.
+        labels: (B, Q), classes of the objects, some replaced at random.
+        group: (B, Q), the number of each query's group in its image.
+        is_used: (B, Q), False where there is no query.
+        weights: (B, Q), how much a query counts in the loss: 1 / R_i, so that every object counts once; 0 where there is no query or a far
+            copy lies on an object by chance.
+        near_pairs: (2, P), on the host: every near copy as an index into (B, Q), and its object as one into (B, T).
         targets: the objects.
     """
 
     boxes_cxcywh_norm: Tensor
     labels: Tensor
+    group: Tensor
     is_used: Tensor
-    counts: Tensor
-    copies: int
+    weights: Tensor
+    near_pairs: np.ndarray
     targets: Targets
-
-    @property
-    def group(self) -> Tensor:
-        """(Q,), the number of each query's group."""
-        return torch.arange(self.copies, device=self.is_used.device).repeat_interleave(self.is_used.shape[1] // self.copies)
 
     def attend_mask(self, num_selected: int) -> Tensor:
         """(B, 1, S + Q, S + Q), True = may be attended to: S selected queries see each other, a group's queries too, nobody else."""
-        group = torch.cat((self.group.new_full((num_selected,), -1), self.group))
-        return group_mask(group, torch.cat((self.is_used.new_ones(len(self.is_used), num_selected), self.is_used), dim=1))
+        num_images = len(self.group)
+        group = torch.cat((self.group.new_full((num_images, num_selected), -1), self.group), dim=1)
+        return group_mask(group, torch.cat((self.is_used.new_ones(num_images, num_selected), self.is_used), dim=1))
 
     def pairs(self, num_layers: int) -> Pairs:
         """Every near copy with its object, for all layers."""
-        num_images, num_slots = self.targets.labels.shape
-        num_queries = self.boxes_cxcywh_norm.shape[1]
-        slots = [(image, slot) for image, count in enumerate(self.targets.counts) for slot in range(count)]
-        image, slot = np.array(slots, dtype=np.int64).reshape(-1, 2).T
-        layer, group = (index[..., None] for index in np.mgrid[:num_layers, : self.copies])
-        prediction = (layer * num_images + image) * num_queries + group * 2 * num_slots + slot
-        index = np.stack((prediction, np.broadcast_to(image * num_slots + slot, prediction.shape))).reshape(2, -1)
-        return Pairs(*to_device(torch.from_numpy(index), self.is_used.device), num_images, num_queries, num_slots)
+        num_images, num_queries = self.group.shape
+        layer = np.arange(num_layers)[:, None]
+        prediction = layer * num_images * num_queries + self.near_pairs[0]
+        index = np.stack((prediction, np.broadcast_to(self.near_pairs[1], prediction.shape))).reshape(2, -1)
+        return Pairs(*to_device(torch.from_numpy(index), self.group.device), num_images, num_queries, self.targets.labels.shape[1])
 
 
 @MODELS.register_module()
 class JitteredBoxes:
-    """Makes ``JitteredQueries``. What is drawn for an image depends on the run's seed, the iteration and the image alone.
+    """Makes ``JitteredQueries``. How many are made for an image and what is drawn depends on the run's seed, the iteration and the image
+    alone: not on the other images of the batch, nor on the process that the image is in.
 
     Args:
-        copies: R, near and far copies of every object; fewer where a batch would have more than ``max_queries`` jittered queries an image.
+        copies: R, near and far copies of every object; fewer where an image would have more than ``max_queries`` jittered queries.
         near: largest shift of a near copy as a share of the object's size, and largest change of the logarithm of its sides.
         far: smallest and largest shift of a far copy; along each axis.
         max_overlap: far copies with more IoU than this with any object do not count.
@@ -97,30 +94,29 @@ class JitteredBoxes:
     def __call__(self, targets: Targets, img_metas: Sequence[dict]) -> JitteredQueries:
         """The jittered queries of a batch."""
         num_images, num_slots = targets.labels.shape
-        copies = max(1, min(self.copies, self.max_queries // max(1, 2 * num_slots)))
-        noise = np.zeros((num_images, copies, 2, num_slots, 4), dtype=np.float32)
-        new_labels = np.full((num_images, copies, 2, num_slots), -1)
-        exists = np.zeros((num_images, num_slots), dtype=bool)
-        for image, (count, meta) in enumerate(zip(targets.counts, img_metas, strict=True)):
-            drawn, labels = self._draw(count, meta)
-            noise[image, :, :, :count], new_labels[image, :, :, :count] = drawn[:copies], labels[:copies]
-            exists[image, :count] = True
-        device = targets.labels.device
-        noise, exists, new_labels = (to_device(torch.from_numpy(x), device) for x in (noise, exists, new_labels))
-        objects = targets.boxes_cxcywh_norm.float()[:, None, None]  # (B, 1, 1, T, 4)
-        boxes = torch.cat((objects[..., :2] + noise[..., :2] * objects[..., 2:], objects[..., 2:] * noise[..., 2:].exp()), dim=-1)
+        drawn = [self._draw(count, meta) for count, meta in zip(targets.counts, img_metas, strict=True)]
+        num_queries = max(len(noise) for noise, _ in drawn)
+        noise, index = np.zeros((num_images, num_queries, 5), dtype=np.float32), np.zeros((num_images, num_queries, 4), dtype=np.int64)
+        for image, (image_noise, image_index) in enumerate(drawn):
+            noise[image, : len(image_noise)], index[image, : len(image_index)] = image_noise, image_index
+        image, query = np.nonzero((noise[..., 4] > 0) & (index[..., 1] == 0))
+        near_pairs = np.stack((image * num_queries + query, image * num_slots + index[image, query, 2]))
+
+        noise, index = (to_device(torch.from_numpy(x), targets.labels.device) for x in (noise, index))
+        weights, (group, is_far, slot, new_labels) = noise[..., 4], index.unbind(-1)
+        all_objects = targets.boxes_cxcywh_norm.float()
+        objects = all_objects.gather(1, slot[..., None].expand(-1, -1, 4))  # (B, Q, 4)
+        boxes = torch.cat((objects[..., :2] + noise[..., :2] * objects[..., 2:], objects[..., 2:] * noise[..., 2:4].exp()), dim=-1)
         corners = cxcywh_to_xyxy(boxes).clamp(0, 1)
-        overlap = aligned_iou(corners[..., None, :], cxcywh_to_xyxy(objects)[..., None, :, :])  # (B, R, 2, T, T)
-        counts = exists[:, None, None].repeat(1, copies, 2, 1)
-        is_on_object = ((overlap > self.max_overlap) & exists[:, None, None, None]).any(-1)
-        counts[:, :, 1] &= ~is_on_object[:, :, 1]
-        is_used = exists[:, None, None].expand_as(counts).flatten(1)
-        labels = torch.where(new_labels >= 0, new_labels, targets.labels[:, None, None]).flatten(1)
-        return JitteredQueries(boxes.flatten(1, 3), labels, is_used, counts.flatten(1).float(), copies, targets)
+        overlap = aligned_iou(corners[:, :, None], cxcywh_to_xyxy(all_objects)[:, None])  # (B, Q, T)
+        is_on_object = ((overlap > self.max_overlap) & (targets.given_labels != PADDED)[:, None]).any(-1)
+        labels = torch.where(new_labels >= 0, new_labels, targets.labels.gather(1, slot))
+        counted = weights.masked_fill((is_far == 1) & is_on_object, 0)
+        return JitteredQueries(boxes, labels, group, weights > 0, counted, near_pairs, targets)
 
     def _draw(self, count: int, meta: dict) -> tuple[np.ndarray, np.ndarray]:
-        """(R, 2, count, 4): near and far shifts in units of the object's size, and logarithms of the change of its sides; (R, 2, count):
-        new labels, -1 where the object's stays.
+        """An image's n queries. (n, 5): shifts in units of the object's size, logarithms of the change of its sides, and the weight.
+        (n, 4): group, whether it is a far copy, object, and new label, -1 where the object's stays.
         """
         hub = MessageHub.get_current_instance()
         iteration = hub.get_info('iter')
@@ -134,4 +130,7 @@ class JitteredBoxes:
         uniform[:, 1, :, :2] = np.sign(uniform[:, 1, :, :2]) * (low + np.abs(uniform[:, 1, :, :2]) * (high - low))
         uniform[..., 2:] *= self.near[1]
         labels = generator.integers(self.num_classes or 1, size=(self.copies, 2, count))
-        return uniform, np.where(generator.random(labels.shape) < self.label_noise, labels, -1)
+        labels = np.where(generator.random(labels.shape) < self.label_noise, labels, -1)
+        copies = max(1, min(self.copies, self.max_queries // max(1, 2 * count)))
+        index = np.stack((*np.mgrid[:copies, :2, :count], labels[:copies]), axis=-1).reshape(-1, 4)
+        return np.pad(uniform[:copies].reshape(-1, 4), ((0, 0), (0, 1)), constant_values=1 / copies), index

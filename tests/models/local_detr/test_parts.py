@@ -141,12 +141,14 @@ def iteration():
 def test_near_copies_lie_on_their_objects_and_far_ones_beside(iteration):
     batch = make_batch([(96, 160), (128, 90)], [4, 2])
     extra, targets = jittered(batch, copies=20)
-    boxes = cxcywh_to_xyxy(extra.boxes_cxcywh_norm).view(2, 20, 2, 4, 4)
-    overlap = aligned_iou(boxes, cxcywh_to_xyxy(targets.boxes_cxcywh_norm)[:, None, None])
-    assert overlap[0, :, 0].min() > 0.25 and overlap[0, :, 0].mean() > 0.5
-    counted = extra.counts.view(2, 20, 2, 4).bool()
-    assert counted[0, :, 0].all() and counted[1, :, 0, :2].all() and not counted[1, :, :, 2:].any()
-    assert overlap[:, :, 1][counted[:, :, 1]].max() <= 0.45  # clipping to the image changes overlaps a little
+    assert extra.is_used.sum(1).tolist() == [160, 80]
+    for image, count in enumerate((4, 2)):
+        boxes = cxcywh_to_xyxy(extra.boxes_cxcywh_norm)[image, : 40 * count].view(20, 2, count, 4)
+        overlap = aligned_iou(boxes, cxcywh_to_xyxy(targets.boxes_cxcywh_norm)[image, :count])
+        assert overlap[:, 0].min() > 0.25 and overlap[:, 0].mean() > 0.5
+        counted = extra.weights[image, : 40 * count].view(20, 2, count) > 0
+        assert counted[:, 0].all()
+        assert overlap[:, 1][counted[:, 1]].max() <= 0.45  # clipping to the image changes overlaps a little
     pairs = extra.pairs(num_layers=2)
     assert len(pairs.prediction) == 2 * 20 * 6
     flat = extra.boxes_cxcywh_norm.expand(2, -1, -1, -1).flatten(0, 2)[pairs.prediction]
@@ -155,28 +157,43 @@ def test_near_copies_lie_on_their_objects_and_far_ones_beside(iteration):
 
 
 def test_jitter_depends_on_seed_iteration_and_image_alone(iteration):
-    both = make_batch([(96, 160), (128, 90)], [4, 2])
+    """Also how many copies there are: the other image of the batch has many objects."""
+    both = make_batch([(96, 160), (128, 90)], [40, 2])
     alone = dict(batch_data_samples=both['batch_data_samples'][1:])
-    first = jittered(both)[0].boxes_cxcywh_norm.view(2, 4, 2, 4, 4)[1, :, :, :2]
+    names = ('boxes_cxcywh_norm', 'labels', 'group', 'weights')
+
+    def drawn(batch: dict) -> list[torch.Tensor]:
+        extra = jittered(batch, copies=8, max_queries=120, label_noise=0.5, num_classes=5)[0]
+        return [getattr(extra, name)[-1][extra.is_used[-1]] for name in names]
+
+    first = drawn(both)
+    assert len(first[0]) == 2 * 8 * 2
     torch.rand(3)  # what else is drawn does not matter
-    assert torch.equal(jittered(alone)[0].boxes_cxcywh_norm.view(4, 2, 2, 4), first)
+    for name, one, other in zip(names, drawn(alone), first, strict=True):
+        assert torch.equal(one, other), name
     iteration(8)
-    assert not torch.equal(jittered(alone)[0].boxes_cxcywh_norm.view(4, 2, 2, 4), first)
+    assert not torch.equal(drawn(alone)[0], first[0])
 
 
 def test_groups_do_not_see_each_other():
     extra, _ = jittered(make_batch([(96, 160), (128, 90)], [4, 2]), copies=3)
     mask = extra.attend_mask(num_selected=5)
     assert mask.shape == (2, 1, 5 + 24, 5 + 24)
-    group = torch.tensor([0] * 5 + [1] * 8 + [2] * 8 + [3] * 8)
-    assert not mask[0, 0][group[:, None] != group].any() and mask[0, 0][group[:, None] == group].all()
-    used = extra.is_used[1]
-    assert not (mask[1, 0, :, 5:] & ~used & ~torch.eye(29, dtype=torch.bool)[:, 5:]).any() and mask[1, 0].any(-1).all()
+    for image, count in enumerate((4, 2)):
+        group = torch.tensor([0] * 5 + [1] * 2 * count + [2] * 2 * count + [3] * 2 * count)
+        size = len(group)
+        assert torch.equal(mask[image, 0, :size, :size], group[:, None] == group)
+    others = ~torch.eye(29, dtype=torch.bool)
+    assert not (mask[1, 0] & others)[:, 17:].any() and mask[1, 0].any(-1).all()  # nobody sees what only makes up the number
 
 
-def test_many_objects_get_fewer_copies():
+def test_an_image_with_many_objects_gets_fewer_copies_which_count_more():
     extra, _ = jittered(make_batch([(96, 160), (128, 90)], [40, 2]), copies=8, max_queries=300)
-    assert extra.copies == 3 and extra.boxes_cxcywh_norm.shape[1] == 2 * 3 * 40
+    assert extra.group.shape == (2, 2 * 3 * 40) and extra.is_used.sum(1).tolist() == [240, 32]
+    assert extra.group[0].unique().tolist() == [0, 1, 2] and extra.group[1, :32].unique().tolist() == list(range(8))
+    pairs = extra.pairs(1)
+    weights = torch.zeros(2 * 40).index_add(0, pairs.object, extra.weights.flatten()[pairs.prediction])
+    torch.testing.assert_close(weights.view(2, 40), (torch.arange(40) < torch.tensor([[40], [2]])).float())  # once for each object
 
 
 def test_without_objects_there_are_no_copies():

@@ -136,24 +136,24 @@ def test_denoising_teaches_near_copies_their_object_and_far_ones_that_there_is_n
     seen = {}
     original = model.bbox_head.losses_of_pairs
 
-    def spy(logits, boxes, pairs, targets, log_probability, counts=None, copies=1):
-        if counts is not None:
-            seen.update(logits=logits, pairs=pairs, counts=counts, copies=copies)
+    def spy(logits, boxes, pairs, targets, log_probability, weights=None):
+        if weights is not None:
+            seen.update(logits=logits, weights=weights)
             logits.retain_grad()
-        return original(logits, boxes, pairs, targets, log_probability, counts, copies)
+        return original(logits, boxes, pairs, targets, log_probability, weights)
 
     model.bbox_head.losses_of_pairs = spy
     losses = model.loss(**batch)
     sum(value for name, value in losses.items() if name.startswith('denoising.') and 'cls' in name).backward()
-    grad = seen['logits'].grad.view(3, 2, 2, 2, 3, NUM_CLASSES + 1)  # (L, B, copies, near or far, T, K+1)
+    grad = seen['logits'].grad  # (L, B, Q, K+1)
     labels = batch['batch_data_samples'][0].gt_instances.labels
-    near, far = grad[:, 0, :, 0], grad[:, 0, :, 1]
+    near, far = grad[:, 0].view(3, 2, 2, 3, NUM_CLASSES + 1).unbind(2)  # (L, copies, T, K+1)
     raised = torch.zeros_like(near, dtype=torch.bool).scatter_(-1, labels.view(1, 1, 3, 1).expand(3, 2, 3, 1), True)
     assert (near[raised] < 0).all() and (near[~raised] > 0).all()  # the object's class should rise, all others fall
-    counted = seen['counts'].view(2, 2, 2, 3)[0, :, 1].bool().expand(3, 2, 3)
+    counted = (seen['weights'][0].view(2, 2, 3)[:, 1] > 0).expand(3, 2, 3)
     assert (far[..., -1][counted] < 0).all() and (far[..., :-1][counted] > 0).all()
-    assert (grad[:, 1, :, :, 1:] == 0).all()  # the second image has one object
-    assert aid.jittered is None and seen['copies'] == 2
+    assert (grad[:, 1, 4:] == 0).all() and (grad[:, 1, :4] != 0).any()  # the second image has one object: two near and two far copies
+    assert aid.jittered is None and seen['weights'].unique().tolist() in ([0, 0.5], [0.5])
 
 
 def test_queries_start_at_the_points_of_a_grid():
