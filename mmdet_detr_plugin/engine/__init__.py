@@ -6,6 +6,7 @@ from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .cpu_runner import CPURunner
 from .epoch_seed_hook import EpochSeedHook
 from .matching_record_hook import MatchingRecordHook
+from .non_finite_hook import NonFiniteHook
 from .plain_checkpoint_hook import PlainCheckpointHook
 from .plain_param_groups_hook import PlainParamGroupsHook
 from .safe_checkpoint_hook import SafeCheckpointHook
@@ -18,6 +19,7 @@ __all__ = [
     'CPURunner',
     'EpochSeedHook',
     'MatchingRecordHook',
+    'NonFiniteHook',
     'PlainCheckpointHook',
     'PlainParamGroupsHook',
     'SafeCheckpointHook',
