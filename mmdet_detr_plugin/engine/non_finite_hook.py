@@ -82,7 +82,8 @@ class NonFiniteHook(Hook):
     Cost: where gradients are clipped by norm (``optim_wrapper.clip_grad``), no further wait for a device; else one in each step. Gradients
     that overflow under loss scaling (``AmpOptimWrapper``) are that method's own business: its scaler leaves such updates out.
 
-    Losses are read from mmengine's log (``RuntimeInfoHook``, on by default). Any model of mmengine, in one process or in several with ``DistributedDataParallel``.
+    Any model of mmengine, in one process or in several with ``DistributedDataParallel``. Losses are read from mmengine's log
+    (``RuntimeInfoHook``, on by default).
 
     Raises:
         FloatingPointError: in training, with tensor, epoch, iteration, images and the saved file.
