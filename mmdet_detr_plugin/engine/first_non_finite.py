@@ -39,7 +39,7 @@ def find_first(model: BaseModel, batch: object, optim_wrapper: OptimWrapper) -> 
                 data = model.data_preprocessor(batch, True)
                 losses = model._run_forward(data, mode='loss')
             total, log_vars = model.parse_losses(losses)
-            log_vars = {key: float(value) for key, value in log_vars.items()}
+            log_vars = {key: value.item() for key, value in log_vars.items()}
         except Exception:
             if first or bad_outputs:
                 return first or bad_outputs[0], {}

@@ -21,8 +21,12 @@ from .failed_step import save_step
 from .first_non_finite import describe_image, find_first, first_in_weights, image_metas, weights_are_finite
 
 
-class NonFiniteGradientError(ArithmeticError):
-    """Before an update: a gradient is not finite."""
+class NotFiniteError(ArithmeticError):
+    """Before an update: a loss or gradient is not finite. ``is_everywhere``: in all processes, because gradients have been averaged."""
+
+    def __init__(self, what: str, is_everywhere: bool) -> None:
+        super().__init__(what)
+        self.is_everywhere = is_everywhere
 
 
 @dataclass
@@ -45,7 +49,7 @@ class Step:
 
 
 class BufferCopies:
-    """Copies of a model's buffers; only those that have changed since the last time are copied again."""
+    """Copies of a model's buffers; of modules in evaluation mode, such as frozen batch norm, only what has changed is copied again."""
 
     def __init__(self, model: nn.Module) -> None:
         self.places = [(module, name) for module in model.modules() for name in module._buffers]
@@ -54,15 +58,19 @@ class BufferCopies:
 
     @torch.no_grad()
     def take(self) -> None:
+        pairs = {}
         for index, (module, name) in enumerate(self.places):
             buffer = module._buffers[name]
-            if buffer is None or self.versions[index] == (id(buffer), buffer._version):
+            # batch norm in training does not count as a new version
+            if buffer is None or (not module.training and self.versions[index] == (id(buffer), buffer._version)):
                 continue
             self.versions[index] = (id(buffer), buffer._version)
             if self.copies[index] is None or self.copies[index].shape != buffer.shape:
                 self.copies[index] = buffer.detach().clone()
             else:
-                self.copies[index].copy_(buffer)
+                pairs.setdefault((buffer.dtype, buffer.device), []).append((self.copies[index], buffer))
+        for group in pairs.values():
+            torch._foreach_copy_(*map(list, zip(*group, strict=True)))  # one operation for each type
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -101,9 +109,9 @@ class NonFiniteHook(Hook):
         self._is_logged = any(isinstance(hook, RuntimeInfoHook) for hook in runner.hooks)
         wrappers = runner.optim_wrapper
         self._wrappers = list(wrappers.values()) if hasattr(wrappers, 'values') else [wrappers]
-        self._clean_up = ExitStack()
+        self._clean_up, self._is_clipped = ExitStack(), {}
         for wrapper in self._wrappers:
-            self._clean_up.callback(wrapper.optimizer.register_step_pre_hook(self._check_before_update(wrapper)).remove)
+            self._watch(wrapper)
         self._guard(runner)
 
     def after_train(self, runner) -> None:
@@ -130,8 +138,8 @@ class NonFiniteHook(Hook):
         self._buffers.take()
         try:
             return train_step(batch, *args, **kwargs)
-        except NonFiniteGradientError as error:
-            self._stop(runner, 'a gradient', is_everywhere=isinstance(runner.model, DistributedDataParallel), cause=error)
+        except NotFiniteError as error:
+            self._stop(runner, str(error), is_everywhere=error.is_everywhere, cause=error)
         except torch.OutOfMemoryError:
             raise
         except FloatingPointError as error:
@@ -141,15 +149,46 @@ class NonFiniteHook(Hook):
                 raise
             self._stop(runner, str(error), found, cause=error)
 
-    def _check_before_update(self, wrapper: OptimWrapper):
+    def _watch(self, wrapper: OptimWrapper) -> None:
+        """Look at loss and gradients before an update. With clipping, mmengine copies the norm to the host; the loss travels with it."""
+        update_params, clip = wrapper.update_params, getattr(wrapper, 'clip_func', None)
+        self._is_clipped[id(wrapper)] = clip is torch.nn.utils.clip_grad_norm_
+
+        def update(loss: Tensor, *args, **kwargs) -> None:
+            self._loss = loss.detach()
+            update_params(loss, *args, **kwargs)
+
+        def clip_with_loss(*args, **kwargs) -> Tensor:
+            return clip(*args, **kwargs) + 0 * self._loss
+
         @torch.compiler.disable
         def check(optimizer, args, kwargs) -> None:
-            if not gradients_are_finite(wrapper):
-                raise NonFiniteGradientError
-            if self._step is not None:
-                self._step.has_updated = True
+            self._check_before_update(wrapper)
 
-        return check
+        wrapper.update_params = update
+        self._clean_up.callback(delattr, wrapper, 'update_params')
+        self._clean_up.callback(wrapper.optimizer.register_step_pre_hook(check).remove)
+        if self._is_clipped[id(wrapper)]:
+            wrapper.clip_func = clip_with_loss
+            self._clean_up.callback(setattr, wrapper, 'clip_func', clip)
+
+    def _check_before_update(self, wrapper: OptimWrapper) -> None:
+        if not hasattr(wrapper, 'loss_scaler'):  # else the scaler decides about updates
+            norm = wrapper.message_hub.log_scalars.get(f'train/{wrapper.grad_name}') if self._is_clipped[id(wrapper)] else None
+            if norm is None or not math.isfinite(norm.current()):
+                self._look_closely(wrapper)
+        self._step.has_updated = True
+
+    def _look_closely(self, wrapper: OptimWrapper, is_averaged: bool = True) -> None:
+        """Raise where the loss or a gradient is not finite; with one wait where all are."""
+        gradients = [p.grad for group in wrapper.optimizer.param_groups for p in group['params'] if p.grad is not None]
+        if gradients and (torch.nn.utils.get_total_norm(gradients) + 0 * self._loss).isfinite():
+            return
+        # a sum of squares may overflow where no gradient does
+        if not all(gradient.isfinite().all() for gradient in gradients):
+            raise NotFiniteError('a gradient', is_averaged and get_world_size() > 1)
+        if not self._loss.isfinite():
+            raise NotFiniteError('the loss', False)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         if not self._is_on:
@@ -158,8 +197,11 @@ class NonFiniteHook(Hook):
             if 'loss' in key and not math.isfinite(runner.message_hub.get_scalar(f'train/{key}').current()):
                 self._stop(runner, key)
         for wrapper in self._wrappers:  # accumulated so far, while this batch can still be named
-            if not self._step.has_updated and not gradients_are_finite(wrapper, is_clipped=False):
-                self._stop(runner, 'a gradient')
+            if not self._step.has_updated and not hasattr(wrapper, 'loss_scaler'):
+                try:
+                    self._look_closely(wrapper, is_averaged=False)
+                except NotFiniteError as error:
+                    self._stop(runner, str(error), cause=error)
 
     def after_train_epoch(self, runner) -> None:
         self._check_weights(runner)
@@ -226,24 +268,6 @@ class NonFiniteHook(Hook):
             lines.append(f'The state could not be saved in {path}: {type(error).__name__}: {error}.')
         lines.append('Checkpoints are untouched; --resume goes on from the last one.')
         return '\n'.join(lines)
-
-
-def gradients_are_finite(wrapper: OptimWrapper, is_clipped: bool = True) -> bool:
-    """Whether an update may be made; true where a scaler decides about it.
-
-    Args:
-        is_clipped: gradients have just been clipped, if they are at all, so that mmengine's log has their norm.
-    """
-    if hasattr(wrapper, 'loss_scaler'):
-        return True
-    if is_clipped and wrapper.clip_grad_kwargs and wrapper.clip_func is torch.nn.utils.clip_grad_norm_:
-        norms = wrapper.message_hub.log_scalars.get(f'train/{wrapper.grad_name}')
-        if norms is not None and math.isfinite(norms.current()):
-            return True
-    gradients = [parameter.grad for group in wrapper.optimizer.param_groups for parameter in group['params'] if parameter.grad is not None]
-    # a sum of squares may overflow where no gradient does
-    is_finite = not gradients or bool(torch.nn.utils.get_total_norm(gradients).isfinite())
-    return is_finite or all(bool(gradient.isfinite().all()) for gradient in gradients)
 
 
 def _config_text(runner) -> str:
