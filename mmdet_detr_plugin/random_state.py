@@ -29,13 +29,26 @@ def seed_generators(seed: int, *key: int, accelerators: bool = False) -> None:
         torch.default_generator.manual_seed(torch_seed)
 
 
+def generators_state() -> dict:
+    """The states of Python's, NumPy's and torch's global generators; on GPUs, the current one's."""
+    device = {'cuda': torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+    return dict(python=random.getstate(), numpy=np.random.get_state(), torch=torch.get_rng_state(), **device)
+
+
+def set_generators_state(state: dict) -> None:
+    """Go on from what ``generators_state`` returned; a GPU's state is left out where there is none."""
+    random.setstate(state['python'])
+    np.random.set_state(state['numpy'])
+    torch.set_rng_state(state['torch'])
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'])
+
+
 @contextmanager
 def preserved_generators() -> Iterator[None]:
-    """Whatever happens inside, the three generators (torch's on the CPU) go on afterwards as if nothing had been drawn."""
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    """Whatever happens inside, the generators go on afterwards as if nothing had been drawn."""
+    state = generators_state()
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
+        set_generators_state(state)

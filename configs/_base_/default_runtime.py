@@ -15,6 +15,8 @@ default_hooks = dict(
 custom_hooks = [
     # what is drawn depends on seed, epoch and sample (or rank) alone: both models see the same pixels, and resuming is exact
     dict(type='mmdet_detr_plugin.EpochSeedHook'),
+    # NaN or infinity stops training before it reaches the weights, and is named
+    dict(type='mmdet_detr_plugin.NonFiniteHook'),
     # several processes evaluate, save and resume one and the same model
     dict(type='mmdet_detr_plugin.SyncNormStatsHook'),
     # readable by torch >= 2.6 without unsafe loading: tools/test.py, --resume, init_detector, DetInferencer

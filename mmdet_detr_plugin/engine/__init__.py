@@ -8,6 +8,7 @@ from .checkpoint_fit_hook import CheckpointFitHook
 from .cpu_runner import CPURunner
 from .epoch_seed_hook import EpochSeedHook
 from .matching_record_hook import MatchingRecordHook
+from .non_finite_hook import NonFiniteHook
 from .plain_checkpoint_hook import PlainCheckpointHook
 from .plain_param_groups_hook import PlainParamGroupsHook
 from .safe_checkpoint_hook import SafeCheckpointHook
@@ -21,6 +22,7 @@ __all__ = [
     'CheckpointFitHook',
     'EpochSeedHook',
     'MatchingRecordHook',
+    'NonFiniteHook',
     'PlainCheckpointHook',
     'PlainParamGroupsHook',
     'SafeCheckpointHook',

@@ -170,7 +170,7 @@ class HungarianAssigner(BaseAssigner):
             return lambda part: costs[part]
         if log_probability is None:
             log_probability = at_least_float32(cls_logits).log_softmax(-1)
-        boxes = at_least_float32(boxes)
+        boxes = _with_faults(at_least_float32(boxes), cls_logits)
         objects = (targets.labels, targets.boxes_cxcywh_norm.to(boxes.dtype))
         tensors = [log_probability.detach().flatten(0, 1), boxes.flatten(0, 1)]
         tensors += [x.expand(len(boxes), *x.shape).flatten(0, 1) for x in objects]
@@ -187,12 +187,22 @@ class HungarianAssigner(BaseAssigner):
             for image, count in enumerate(targets.counts):
                 if count:
                     args = _as_instances(cls_logits[layer, image], boxes[layer, image], targets, image, img_metas[image])
-                    costs[layer, image, :count] = self._generic_cost(*args).T + 0 * args[1].bboxes.sum(-1, keepdim=True)  # shows NaN
-        return costs.flatten(0, 1)
+                    costs[layer, image, :count] = self._generic_cost(*args).T
+        faults = 0 * _with_faults(boxes.to(costs.dtype), cls_logits).sum(-1)  # (L, B, Q); of images without objects too
+        return (costs + faults[:, :, None]).flatten(0, 1)
 
     def _generic_cost(self, pred_instances: InstanceData, gt_instances: InstanceData, img_meta: dict | None) -> Tensor:
-        """(Q, T), the sum of any of mmdet's match costs."""
-        return sum(cost(pred_instances=pred_instances, gt_instances=gt_instances, img_meta=img_meta) for cost in self.match_costs)
+        """(Q, T), the sum of any of mmdet's match costs; NaN where they were computed from something that is not finite."""
+        cost = sum(cost(pred_instances=pred_instances, gt_instances=gt_instances, img_meta=img_meta) for cost in self.match_costs)
+        queries = [pred_instances.get(name) for name in ('bboxes', 'masks')]
+        if 'scores' in pred_instances:  # -inf is allowed: how Grounding DINO masks words
+            queries.append(pred_instances.scores.amax(-1, keepdim=True))
+        objects = [getattr(gt_instances.get('bboxes'), 'tensor', gt_instances.get('bboxes'))]
+        for shape, tensors in (((-1, 1), queries), ((1, -1), objects)):
+            for tensor in tensors:
+                if isinstance(tensor, Tensor) and tensor.numel():
+                    cost = cost + 0 * at_least_float32(tensor).flatten(1).sum(1).reshape(shape)
+        return cost
 
     @property
     def has_paper_costs(self) -> bool:
@@ -222,6 +232,11 @@ class HungarianAssigner(BaseAssigner):
                 "never be found. Raise the model's num_queries (said once).",
                 stacklevel=3,
             )
+
+
+def _with_faults(boxes: Tensor, cls_logits: Tensor) -> Tensor:
+    """The boxes, but NaN where a logit is not finite: some give finite costs, such as -inf, whose probability is 0."""
+    return boxes + 0 * cls_logits.detach().sum(-1, keepdim=True, dtype=boxes.dtype)
 
 
 def _as_instances(logits: Tensor, boxes: Tensor, targets: Targets, image: int, img_meta: dict) -> tuple[InstanceData, InstanceData, dict]:
@@ -257,7 +272,8 @@ def _raise_fault(cls_logits: Tensor, boxes: Tensor, targets: Targets, img_metas:
 
 
 def _describe_fault(pred: InstanceData, gt: InstanceData, img_meta: dict | None, layer: int | None) -> str:
-    tensors = {'predicted class logits': pred.get('scores'), 'predicted boxes': pred.get('bboxes'), 'ground-truth boxes': gt.get('bboxes')}
+    tensors = {'predicted class logits': pred.get('scores'), 'predicted boxes': pred.get('bboxes'), 'predicted masks': pred.get('masks')}
+    tensors['ground-truth boxes'] = getattr(gt.get('bboxes'), 'tensor', gt.get('bboxes'))
     bad = [name for name, tensor in tensors.items() if tensor is not None and not torch.isfinite(tensor).all()]
     where = '' if layer is None else f' in decoder layer {layer}'
     return (
