@@ -120,7 +120,7 @@ def odd_boxes(content: dict) -> Iterator[str]:
 
 def _is_number(value: object) -> bool:
     """NaN is none: it compares with nothing."""
-    return type(value) in (int, float) and abs(value) <= float('inf')
+    return type(value) in (int, float) and abs(value) < float('inf')
 
 
 def _shown(value: object) -> str:

@@ -175,6 +175,11 @@ OBJECTS = [
         outcome=ANNOUNCED,
     ),
     of_annotation('no area', "the area None; expected the object's pixels (width x height of its box will do)", area=...),
+    row(
+        'NaN as area',
+        lambda p: p.file().write_text(p.file().read_text().replace('"area": 600', '"area": NaN', 1)),
+        "train.json: annotation 4 has the area nan; expected the object's pixels",
+    ),
     of_annotation('iscrowd as text', "iscrowd 'no'; expected 0 or 1", iscrowd='no'),
     row(
         'no iscrowd, in evaluation',
