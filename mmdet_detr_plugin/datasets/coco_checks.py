@@ -103,10 +103,10 @@ def odd_boxes(content: dict) -> Iterator[str]:
     small, outside, beyond = [], [], []
     for annotation in content.get('annotations', []):
         (x, y, w, h), (width, height) = annotation['bbox'], sizes[annotation['image_id']]
-        if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-            outside.append(annotation)
-        elif w < 1 or h < 1 or annotation['area'] <= 0:
+        if w < 1 or h < 1 or annotation['area'] <= 0:
             small.append(annotation)
+        elif x >= width or y >= height or x + w <= 0 or y + h <= 0:
+            outside.append(annotation)
         elif min(x, y) < -1 or x + w > width + 1 or y + h > height + 1:
             beyond.append(annotation)
     for found, what in (
@@ -120,7 +120,7 @@ def odd_boxes(content: dict) -> Iterator[str]:
 
 def _is_number(value: object) -> bool:
     """NaN is none: it compares with nothing."""
-    return type(value) in (int, float) and abs(value) <= float('inf')
+    return type(value) in (int, float) and abs(value) < float('inf')
 
 
 def _shown(value: object) -> str:
