@@ -21,6 +21,7 @@ from mmdet_detr_plugin.checkpoints.reading import classes_in, read_checkpoint, w
 from mmdet_detr_plugin.datasets.conversion import check_class_name, with_splits, write_coco
 from mmdet_detr_plugin.datasets.readers import read_dataset
 from mmdet_detr_plugin.deployment.description import FORMAT, Description
+from mmdet_detr_plugin.preflight.annotations import read_annotations
 
 from ..checkpoints import layouts
 from .fuzzing import NAMES, VALUES, damaged, fuzz, json_text, mutated, refused_or
@@ -87,6 +88,7 @@ def check_read(source: Path, *names: str) -> None:
 @given(content=mutated(COCO))
 def test_fuzzed_coco_entries(folder, content):
     (folder / 'coco' / 'labels.json').write_text(json_text(content))
+    refused_or(lambda: read_annotations(folder / 'coco' / 'labels.json'), 'labels.json')
     check_read(folder / 'coco', 'labels.json')
 
 
