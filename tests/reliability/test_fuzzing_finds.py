@@ -103,3 +103,11 @@ def test_names_longer_than_any_file_name_are_missing_files(tmp_path):
     (tmp_path / 'Annotations/a.xml').write_text(f'<annotation><filename>{"x" * 5000}</filename></annotation>')
     (tmp_path / 'JPEGImages/a.png').unlink()
     assert 'image file missing' in read_dataset(tmp_path).notes
+
+
+def test_yolo_box_of_one_pixel_is_kept(tmp_path):
+    """Its fractions give 0.9999999 pixels."""
+    make_yolo(tmp_path)
+    for row in range(80):  # the image is 100 x 80
+        (tmp_path / 'labels/a.txt').write_text(f'0 {0.5 / 100} {(row + 0.5) / 80} {1 / 100} {1 / 80}\n')
+        assert read_dataset(tmp_path).class_counts()['cat'] == 1

@@ -75,7 +75,7 @@ def check_read(source: Path, *names: str) -> None:
         return
     for image in records.images:
         for box in image.boxes:
-            assert box.class_name in records.classes and box.w >= 1 and box.h >= 1
+            assert box.class_name in records.classes and round(box.w, 3) >= 1 and round(box.h, 3) >= 1
             assert 0 <= box.x <= box.x + box.w <= image.width + 1e-6 and 0 <= box.y <= box.y + box.h <= image.height + 1e-6
             assert box.area is None or 0 < box.area <= image.width * image.height
     assert all(text.isprintable() for items in records.notes.values() for text in items)
