@@ -95,7 +95,7 @@ class DatasetRecords:
         x1, y1 = min(box.x + box.w, width), min(box.y + box.h, height)
         where = f'{path.name}: {box.class_name} {box.x:g} {box.y:g} {box.w:g} {box.h:g}'
         is_finite = all(map(isfinite, (box.x, box.y, box.w, box.h)))  # an infinite side would be cut to the image's
-        if not (is_finite and x1 - x0 >= 1 and y1 - y0 >= 1):
+        if not (is_finite and round(x1 - x0, 3) >= 1 and round(y1 - y0, 3) >= 1):  # as it is written; fractions of YOLO are not exact
             self.note('box smaller than a pixel, outside its image, or not a number', where)
             return None
         if max(x0 - box.x, y0 - box.y, box.x + box.w - x1, box.y + box.h - y1) > 1:

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from .finding import ERROR, WARNING, Finding, listed
 
+LARGEST = sys.float_info.max
 NEEDED = {'images': ('id', 'file_name', 'width', 'height'), 'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area')}
 REPAIR = 'write the file anew with tools/convert_dataset.py, or correct it where it was made'
 
@@ -137,7 +139,7 @@ def _faults(path: Path, content: dict) -> list[Finding]:
         if twice := [value for value, count in counts.items() if count > 1]:
             what = f'{path.name}: {len(twice)} ids of {key} occur more than once: {listed(twice)}'
             findings.append(Finding('data', ERROR, what, f'{consequence}; number them anew, each id once ({REPAIR})'))
-    counts = Counter(item.get('name') for item in content['categories'])
+    counts = Counter(_key(item.get('name')) for item in content['categories'])
     if twice := [name for name, count in counts.items() if count > 1]:
         what = f'{path.name}: {len(twice)} category names occur more than once: {listed(twice)}'
         findings.append(Finding('data', ERROR, what, 'labels then run beyond the list of classes; merge these categories'))
@@ -188,11 +190,16 @@ def _indices(keys: list, index: dict) -> np.ndarray:
 
 
 def _is_box(box: object) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(isinstance(value, (int, float)) for value in box)
+    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
+
+
+def _is_number(value: object) -> bool:
+    """JSON's whole numbers may have thousands of digits, which no float holds."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST)
 
 
 def _numbers(values: list) -> np.ndarray:
-    return np.array([value if isinstance(value, (int, float)) else np.nan for value in values], dtype=float)
+    return np.array([value if _is_number(value) else np.nan for value in values], dtype=float)
 
 
 def _boxes(values: list) -> np.ndarray:
