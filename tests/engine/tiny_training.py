@@ -59,7 +59,9 @@ class TinyMetric(BaseMetric):
         return dict(score=self.scores[self.runner_epoch() - 1])
 
 
-def tiny_runner(work_dir: Path, resume: bool = False, epochs: int = 4, checkpoint: dict | None = None, **changes) -> Runner:
+def tiny_runner(
+    work_dir: Path, resume: bool = False, epochs: int = 4, checkpoint: dict | None = None, kind: type = Runner, **changes
+) -> Runner:
     torch.manual_seed(3)
     runner = None
     loader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True), dataset=dict(type='TinyData'))
@@ -96,7 +98,7 @@ def tiny_runner(work_dir: Path, resume: bool = False, epochs: int = 4, checkpoin
     )
     tiny_runner.count += 1  # mmengine keeps a message hub for each experiment name
     settings.update(changes)
-    runner = Runner(**settings)
+    runner = kind(**settings)
     return runner
 
 
