@@ -37,7 +37,9 @@ class StrictCocoDataset(CocoDataset):
     def full_init(self) -> None:
         try:
             super().full_init()
-        except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, AssertionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, AssertionError) as error:
+            if isinstance(error, ValueError) and str(self.ann_file) in str(error):
+                raise
             raise ValueError(
                 f'{self.ann_file} cannot be read ({type(error).__name__}: {error!s:.200}). Expected a COCO JSON: images with "id", '
                 '"file_name", "height" and "width", annotations with "id", "image_id", "category_id" and "bbox"; write it anew with '

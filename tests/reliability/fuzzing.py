@@ -2,7 +2,7 @@
 
 Every run of the tests tries a few hundred cases, always the same. Outside of continuous integration, with other cases each time::
 
-    FUZZ_CASES=100000 python -m pytest tests/reliability -k fuzz -m "slow or not slow" -n 2 --hypothesis-show-statistics
+    FUZZ_CASES=100000 python -m pytest tests/reliability -k fuzzed -n 2 --hypothesis-show-statistics
 """
 
 import copy

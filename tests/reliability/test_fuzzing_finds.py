@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+from mmdet.registry import DATASETS
 
 from mmdet_detr_plugin.checkpoints.convert_file import read_classes
 from mmdet_detr_plugin.checkpoints.hf_files import classes_of
@@ -108,6 +109,14 @@ def test_names_longer_than_any_file_name_are_missing_files(tmp_path):
 def test_yolo_box_of_one_pixel_is_kept(tmp_path):
     """Its fractions give 0.9999999 pixels."""
     make_yolo(tmp_path)
-    for row in range(80):  # the image is 100 x 80
-        (tmp_path / 'labels/a.txt').write_text(f'0 {0.5 / 100} {(row + 0.5) / 80} {1 / 100} {1 / 80}\n')
+    for column in range(100):  # the image is 100 x 80
+        (tmp_path / 'labels/a.txt').write_text(f'0 {(column + 0.5) / 100} {0.5 / 80} {1 / 100} {1 / 80}\n')
         assert read_dataset(tmp_path).class_counts()['cat'] == 1
+
+
+def test_annotations_without_images_are_named(tmp_path):
+    (tmp_path / 'labels.json').write_text(json.dumps(dict(images=[], annotations=[], categories=[dict(id=1, name='cat')])))
+    config = dict(type='mmdet_detr_plugin.StrictCocoDataset', ann_file=str(tmp_path / 'labels.json'), metainfo=dict(classes=('cat',)))
+    for test_mode in (False, True):
+        with pytest.raises(ValueError, match=r'labels\.json'):
+            DATASETS.build(dict(config, pipeline=[], test_mode=test_mode))
