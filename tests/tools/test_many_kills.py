@@ -1,5 +1,6 @@
 """``kill -9`` at twenty random moments of one run, also while a checkpoint is being written; it ends as the run that was not killed."""
 
+import math
 import os
 import random
 import re
@@ -38,15 +39,18 @@ class Killer:
         """Start or go on, and kill; not later than an epoch that leaves something to do for the kills to come."""
         last_epoch = 2 + number * (EPOCHS - 3) // KILLS
         before = len((work / 'output.txt').read_text()) if (work / 'output.txt').exists() else 0
-        delay, file = self.random.uniform(0, 15), self.random.randint(1, 5) if number % 2 else None
+        delay, file = self.random.uniform(0, 15 if number % 4 == 0 else 3), self.random.randint(1, 5) if number % 2 else None
         with running(command(config, work, '--resume'), work.parent, work / 'output.txt') as training:
             start, writing = time.time(), []
+            begin = start if number % 4 == 0 else math.inf  # of the delay: of the process, or of its first iteration
             while True:
                 assert training.process.poll() is None, training.output()[-4000:]
+                if begin == math.inf and self._epoch(training, before):
+                    begin = time.time()
                 before_that, writing = writing, half_written(work, start)
                 if file is not None:
                     file -= writing != [] and before_that == []
-                is_due = file == 0 if file is not None else time.time() - start > delay
+                is_due = file == 0 if file is not None else time.time() - begin > delay
                 if is_due or self._epoch(training, before) >= last_epoch:
                     break
                 time.sleep(0.002)
