@@ -29,9 +29,13 @@ def seed_generators(seed: int, *key: int, accelerators: bool = False) -> None:
         torch.default_generator.manual_seed(torch_seed)
 
 
-def generators_state() -> dict:
-    """The states of Python's, NumPy's and torch's global generators; on GPUs, the current one's."""
-    device = {'cuda': torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+def generators_state(accelerators: bool = False) -> dict:
+    """The states of Python's, NumPy's and torch's global generators.
+
+    Args:
+        accelerators: also the current GPU's, where one is in use. Not in a loader's workers, which may not touch it.
+    """
+    device = {'cuda': torch.cuda.get_rng_state()} if accelerators and torch.cuda.is_initialized() else {}
     return dict(python=random.getstate(), numpy=np.random.get_state(), torch=torch.get_rng_state(), **device)
 
 
@@ -46,7 +50,7 @@ def set_generators_state(state: dict) -> None:
 
 @contextmanager
 def preserved_generators() -> Iterator[None]:
-    """Whatever happens inside, the generators go on afterwards as if nothing had been drawn."""
+    """Whatever happens inside, the three generators (torch's on the CPU) go on afterwards as if nothing had been drawn."""
     state = generators_state()
     try:
         yield

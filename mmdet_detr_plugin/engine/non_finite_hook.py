@@ -100,12 +100,14 @@ class NonFiniteHook(Hook):
     priority = 'HIGH'  # after the log has taken the losses, before the averaged model takes the weights
 
     def before_train(self, runner) -> None:
+        if hasattr(self, '_clean_up'):  # of a training that was stopped
+            self._clean_up.close()
         self._is_on = not is_model_wrapper(runner.model) or isinstance(runner.model, DistributedDataParallel)
         if not self._is_on:
             runner.logger.warning(f'NonFiniteHook does not look into {type(runner.model).__name__}: NaN will not stop training.')
             return
         self._model = getattr(runner.model, 'module', runner.model)
-        self._buffers, self._step = BufferCopies(self._model), None
+        self._buffers, self._step, self._loss = BufferCopies(self._model), None, torch.zeros(())
         self._is_logged = any(isinstance(hook, RuntimeInfoHook) for hook in runner.hooks)
         wrappers = runner.optim_wrapper
         self._wrappers = list(wrappers.values()) if hasattr(wrappers, 'values') else [wrappers]
@@ -134,7 +136,7 @@ class NonFiniteHook(Hook):
             self._clean_up.callback(setattr, runner.model, 'train_step', replaced)
 
     def _guarded(self, runner, train_step, batch, *args, **kwargs):
-        self._step = Step(runner.epoch + 1, runner.iter + 1, batch, generators_state())
+        self._step = Step(runner.epoch + 1, runner.iter + 1, batch, generators_state(accelerators=True))
         self._buffers.take()
         try:
             return train_step(batch, *args, **kwargs)
@@ -145,7 +147,11 @@ class NonFiniteHook(Hook):
         except FloatingPointError as error:
             self._stop(runner, str(error), cause=error)
         except Exception as error:  # NaN breaks other code too, in many ways; only if nothing else is found it is not our business
-            if (found := self._find(runner))[0] is None:
+            try:
+                found = self._find(runner)
+            except Exception:
+                raise error from None
+            if found[0] is None:
                 raise
             self._stop(runner, str(error), found, cause=error)
 
@@ -173,6 +179,8 @@ class NonFiniteHook(Hook):
             self._clean_up.callback(setattr, wrapper, 'clip_func', clip)
 
     def _check_before_update(self, wrapper: OptimWrapper) -> None:
+        if self._step is None:  # a loop with steps of its own
+            return
         if not hasattr(wrapper, 'loss_scaler'):  # else the scaler decides about updates
             norm = wrapper.message_hub.log_scalars.get(f'train/{wrapper.grad_name}') if self._is_clipped[id(wrapper)] else None
             if norm is None or not math.isfinite(norm.current()):
@@ -191,7 +199,7 @@ class NonFiniteHook(Hook):
             raise NotFiniteError('the loss', False)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        if not self._is_on:
+        if not self._is_on or self._step is None:
             return
         for key in (outputs or {}) if self._is_logged else ():
             if 'loss' in key and not math.isfinite(runner.message_hub.get_scalar(f'train/{key}').current()):

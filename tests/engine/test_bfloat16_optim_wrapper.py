@@ -1,6 +1,7 @@
-"""bfloat16 training on CPUs, for DETR and for a detector with mmcv's operations."""
+"""bfloat16 training on CPUs, for DETR, LocalDETR and a detector with mmcv's operations."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from ..builders import make_batch
 from ..conftest import ROOT
 
-CONFIGS = ('detr_r18-half_1xb4-10e_shapes', 'faster-rcnn_r18-half_fpn_1xb4-10e_shapes')
+CONFIGS = ('detr_r18-half_1xb4-10e_shapes', 'local-detr_r18-half_1xb4-10e_shapes', 'faster-rcnn_r18-half_fpn_1xb4-10e_shapes')
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -39,6 +40,7 @@ def test_trains_close_to_float32_and_keeps_weights_and_losses_in_it(name):
         losses[kind] = {key: float(value) for key, value in log.items() if 'loss' in key}
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32} and total.dtype == torch.float32
     exact, ours = losses.values()
-    for key in ('loss', 'loss_cls', 'loss_bbox'):
-        assert ours[key] == pytest.approx(exact[key], rel=0.1, abs=0.02), key
+    # which locations LocalDETR selects can change with the last digit; its dense head does not depend on that
+    for key in ('loss', 'dense.loss_cls', 'dense.loss_iou') if name.startswith('local') else ('loss', 'loss_cls', 'loss_bbox'):
+        assert math.isfinite(ours[key]) and ours[key] == pytest.approx(exact[key], rel=0.1, abs=0.02), key
     copy.deepcopy(model)  # hooks included

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.utils import reduce_mean
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
@@ -16,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmdet_detr_plugin.engine import failed_step
 from mmdet_detr_plugin.engine.cpu_runner import CPURunner
 from mmdet_detr_plugin.engine.failed_step import replay
+from mmdet_detr_plugin.engine.first_non_finite import find_first
 
 from .planted_faults import NAN, NanBackward
 from .tiny_training import TinyModel, tiny_runner
@@ -93,13 +95,15 @@ class ScaledOptimWrapper(OptimWrapper):
         self.loss_scaler.update()
 
 
-def scaled(**clip) -> dict:
-    return dict(type='ScaledOptimWrapper', optimizer=dict(type='AdamW', lr=0.1), **clip)
+def scaled(fused: bool = False, **clip) -> dict:
+    return dict(type='ScaledOptimWrapper', optimizer=dict(type='AdamW', lr=0.1, fused=fused), **clip)
 
 
-@pytest.mark.parametrize('clip', [{}, dict(clip_grad=dict(max_norm=1.0))], ids=['unclipped', 'clipped'])
-def test_gradients_that_overflow_under_loss_scaling_are_left_to_the_scaler(clip, tmp_path):
-    runner = tiny_runner(tmp_path, epochs=2, custom_hooks=SEEDED, optim_wrapper=scaled(**clip))
+@pytest.mark.parametrize(
+    'options', [{}, dict(clip_grad=dict(max_norm=1.0)), dict(fused=True)], ids=['unclipped', 'clipped', 'scaler asks the optimiser']
+)
+def test_gradients_that_overflow_under_loss_scaling_are_left_to_the_scaler(options, tmp_path):
+    runner = tiny_runner(tmp_path, epochs=2, custom_hooks=SEEDED, optim_wrapper=scaled(**options))
     runner.register_hook(At(3, spoil_once(float('inf'))))
     runner.train()
     assert runner.iter == 6 and runner.optim_wrapper.loss_scaler.get_scale() == 4.0
@@ -140,18 +144,44 @@ def test_no_checkpoint_is_written_of_a_weight_that_is_not_finite(tmp_path):
     assert [path.name for path in tmp_path.glob('iter_*.pth')] == ['iter_2.pth']
 
 
-def test_exceptions_of_other_kinds_stay_what_they_are(tmp_path):
+def test_weights_are_looked_at_at_the_end_of_an_epoch(tmp_path):
+    """Before validation, whether or not a checkpoint is written."""
+    runner = tiny_runner(tmp_path, custom_hooks=SEEDED, checkpoint=dict(interval=10, save_best=None, save_last=False))
+    message = stopped(runner, At(2, lambda model: model.linear.bias.data.fill_(NAN), after=True))
+    assert 'parameter linear.bias' in message and 'seen after the step' in message and 'iteration 3 of 3 (3 of the run)' in message
+
+
+@pytest.mark.parametrize('is_repeated', [False, True])
+def test_exceptions_of_other_kinds_stay_what_they_are(is_repeated, tmp_path):
     def break_code(model) -> None:
         def fail(module, inputs, output):
+            if not is_repeated:
+                handle.remove()
             raise IndexError('a bug of its own')
 
-        model.linear.register_forward_hook(fail)
+        handle = model.linear.register_forward_hook(fail)
 
     runner = tiny_runner(tmp_path, custom_hooks=SEEDED)
     runner.register_hook(At(3, break_code))
     with pytest.raises(IndexError, match='a bug of its own'):
         runner.train()
     assert not list(tmp_path.glob('non_finite*'))
+
+
+def test_the_repeated_step_asks_nothing_of_other_processes(monkeypatch):
+    """They may be elsewhere: one process alone can have the fault."""
+
+    class Averaging(TinyModel):
+        def forward(self, *inputs: torch.Tensor, mode: str):
+            return {name: reduce_mean(loss) for name, loss in super().forward(*inputs, mode=mode).items()}
+
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.distributed, 'get_world_size', lambda group=None: 2)
+    monkeypatch.setattr(torch.distributed, 'all_reduce', lambda *args, **kwargs: pytest.fail('waits for another process'))
+    model = Averaging()
+    spoil_output(model)
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    assert find_first(model, [torch.rand(3), torch.rand(3)], wrapper)[0].startswith('output of module linear')
 
 
 def test_a_full_disk_hides_nothing(tmp_path, monkeypatch):
