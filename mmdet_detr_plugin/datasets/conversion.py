@@ -172,9 +172,10 @@ test_evaluator = dict(ann_file=data_root + 'annotations/{test}.json')
 
 def _read_converted(train: Path) -> tuple[tuple[str, ...], str]:
     """Class names and ``image_root`` of a file that ``write_coco`` wrote."""
+    if not train.is_file():
+        raise FileNotFoundError(f'{train} does not exist; expected a folder that tools/convert_dataset.py wrote')
     if not is_converted(train):
-        train.read_bytes()  # a missing file is named by this
-        raise ValueError(f'{train} was not written by tools/convert_dataset.py; convert the data set first')
+        raise ValueError(f'{train} was not written by tools/convert_dataset.py, or is damaged; convert the data set first')
     content = json.loads(train.read_bytes())
     try:
         classes, image_root = tuple(category['name'] for category in content['categories']), content['info']['image_root']

@@ -240,7 +240,7 @@ CONVERTED = [
     row(
         'convert: an infinite bbox',
         raw_box('[0, 4, Infinity, 30]'),
-        'box smaller than a pixel, outside its image, or not a number: 1.png: circle 0 4 inf 30',
+        'annotation without a box of four numbers: train.json: annotation 4',
         convert,
         outcome=WORKS,
     ),

@@ -102,7 +102,8 @@ EVALUATION = [
 TRAINING = [
     row('--resume: another architecture', saved(OTHER), resumed, "it.pth does not fit the config's TinyModel: 0 of its 2 weights fit"),
     row('--resume: another width', saved(WIDER), resumed, '1 have another shape: linear.weight (1, 5) instead of (1, 3)'),
-    row('--resume: a truncated file', truncated, resumed, BROKEN),
+    row('--resume: a truncated file', truncated, resumed,
+        'the checkpoint to resume from, it.pth, cannot be read ( ... ); name another one'),
     row('load_from: nothing fits', saved(OTHER), started, "it.pth does not fit the config's TinyModel: 0 of its 2 weights fit"),
     row('load_from: some weights start anew', saved(HALF), started, 'missing keys in source state_dict: linear.weight', outcome=ANNOUNCED,
         kept='everything; the training goes on'),
