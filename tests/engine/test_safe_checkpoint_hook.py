@@ -136,12 +136,9 @@ def test_mmengines_own_hook_loses_its_checkpoint(tmp_path):
     assert lost >= 3
 
 
-class FullDisk(Hook):
-    """What is written to the temporary file of one checkpoint goes to a device that has no room."""
-
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        if runner.epoch == 2:  # counted from 0
-            (Path(runner.work_dir) / 'epoch_3.pth.tmp').symlink_to('/dev/full')
+def open_on_full_disk(path: Path, mode: str):
+    """``open``; the temporary file of one checkpoint is a device that has no room."""
+    return open('/dev/full', 'wb') if path.name == 'epoch_3.pth.tmp' else open(path, mode)
 
 
 @contextmanager
@@ -156,13 +153,13 @@ def file_size_limit(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize('way', ['full', 'half'])
-def test_checkpoint_that_cannot_be_written_keeps_the_last_good_one(tmp_path, way):
+def test_checkpoint_that_cannot_be_written_keeps_the_last_good_one(tmp_path, monkeypatch, way):
     tiny_runner(tmp_path, epochs=2).train()
     before = {path.name: path.read_bytes() for path in tmp_path.glob('*.pth')}
     runner = tiny_runner(tmp_path, resume=True)
     reason = 'No space left on device' if way == 'full' else 'File too large'
     if way == 'full':
-        runner.register_hook(FullDisk())
+        monkeypatch.setattr('mmdet_detr_plugin.files.open', open_on_full_disk, raising=False)
     limit = file_size_limit(len(before['epoch_2.pth']) // 2) if way == 'half' else nullcontext()
     message = rf'{reason}: a checkpoint could not be written.*last good one is .*epoch_2.pth.*with --resume'
     with limit, pytest.raises(OSError, match=message):
@@ -170,6 +167,7 @@ def test_checkpoint_that_cannot_be_written_keeps_the_last_good_one(tmp_path, way
     assert {path.name: path.read_bytes() for path in tmp_path.glob('*.pth')} == before
     assert (tmp_path / 'last_checkpoint').read_text().endswith('epoch_2.pth')
     assert not list(tmp_path.glob('*.tmp'))
+    monkeypatch.undo()
     assert validations(tiny_runner(tmp_path, resume=True)) == [3, 4]
 
 
