@@ -42,13 +42,12 @@ def resumable_checkpoint(work_dir: Path, out_dir: str | None, filename_tmpl: str
     named = pointer.read_text(errors='replace').strip()
     path, moved = Path(named), work_dir / Path(named).name
     if named and not _is_of_run(named, work_dir, out_dir):
-        if '://' in named or (path.exists() and not moved.exists()):
+        if '://' in named or not moved.exists():
             raise ValueError(
                 f'{pointer} names {named[:200]!r}, which is no checkpoint in the folder of this run. Where that is meant, resume from it '
                 'with --resume FILE (resume=True, load_from=FILE); to start anew, remove last_checkpoint'
             )
-        if moved.exists():
-            warn(f'{named} has moved; resuming from {moved}.')
+        warn(f'{named} has moved; resuming from {moved}.')
         path = moved
     elif '://' in named:
         return named

@@ -28,7 +28,7 @@ def test_make_shapes_writes_once_and_says_so(tmp_path):
 
 def test_make_config_refuses_a_folder_that_was_not_converted(tmp_path, shapes_dir):
     config = ROOT / 'configs/detr/detr_r18_8xb2-1x_coco.py'
-    for folder, message in ((tmp_path, 'No such file'), (shapes_dir, 'was not written by tools/convert_dataset.py')):
+    for folder, message in ((tmp_path, 'does not exist; expected'), (shapes_dir, 'was not written by tools/convert_dataset.py')):
         done = python(ROOT / 'tools/make_config.py', config, folder)
         assert done.returncode == 1 and message in done.stderr and 'Traceback' not in done.stderr
 
