@@ -1,4 +1,5 @@
 # What the configs of aided DETR share; detr-aided_r18_scratch.py says what each part does.
+# scale is 16 pi: the shortest wave is an eighth of the image.
 aided_neck = dict(
     reference_points='grid',
     look_near=3.0,
