@@ -70,7 +70,7 @@ def test_mistakes_are_named(run, detr, photo, weights, tmp_path):
         ((*detr, photo, '--layer', '0'), 2, "expected a number from 1 on, or 'all', got '0'"),
         ((*other, photo), 1, 'error: attention is recorded'),
         ((*other, '--slots'), 1, 'error: query slots are the learned queries'),
-        ((detr[0], 'nothing.pth', photo), 1, 'error: the checkpoint nothing.pth does not exist'),
+        ((detr[0], 'nothing.pth', photo), 1, 'error: nothing.pth does not exist'),
     ):
         status, _, err = run(*args)
         assert status == expected and message in err, (args, err[-500:])
