@@ -8,6 +8,7 @@ from .detr_head import DETRHead
 from .folded_resnet import FoldedResNet
 from .hungarian_assigner import HungarianAssigner
 from .local_detr import LocalDETR, LocalDETRHead, PyramidEncoder
+from .panoptic import DETRMaskHead, PanopticDETR
 from .position_encoding import LearnedPositionEncoding, SinePositionEncoding
 from .training_aids import DenoisingQueries, DenseHeads, JitteredBoxes, QueryGroups
 from .transformer_neck import TransformerNeck
@@ -15,6 +16,7 @@ from .transformer_neck import TransformerNeck
 __all__ = [
     'DETR',
     'DETRHead',
+    'DETRMaskHead',
     'DemoNeck',
     'DenoisingQueries',
     'DenseHeads',
@@ -24,6 +26,7 @@ __all__ = [
     'LearnedPositionEncoding',
     'LocalDETR',
     'LocalDETRHead',
+    'PanopticDETR',
     'PretrainedBackbone',
     'PyramidEncoder',
     'QueryGroups',

@@ -13,9 +13,9 @@ from ..devices import to_device
 from ..registry import MODELS
 from .detr_head import DETRHead
 from .parts import build_model_part
-from .targets import collate_targets
+from .targets import Targets, collate_targets
 from .training_aids.training_step import TrainingStep
-from .transformer_neck import TransformerNeck
+from .transformer_neck import Encoded, TransformerNeck
 
 
 class SetDetector(BaseDetector):
@@ -142,15 +142,20 @@ class DETR(SetDetector):
             [sample.metainfo for sample in batch_data_samples],
             self.bbox_head.num_classes,
         )
+        hidden_states, losses_of_aids = self._decode(encoded, batch_data_samples, targets)
+        return self.bbox_head.loss(hidden_states, batch_data_samples=batch_data_samples, **self._references) | losses_of_aids
+
+    def _decode(self, encoded: Encoded, batch_data_samples: SampleList, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+        """In training: hidden states (L, B, Q, D) of the detector's own queries, and the losses of the training aids."""
         step = TrainingStep(encoded, batch_data_samples, targets, self.bbox_head)
         extra = {name: aid.queries(step) for name, aid in self.training_aids.items()}
         parts = [self.neck.queries(encoded.memory.dtype), *(queries for queries in extra.values() if queries is not None)]
         own, *others = self.neck.decode(encoded, parts).split([len(part) for part in parts], dim=2)
-        losses = self.bbox_head.loss(own, batch_data_samples=batch_data_samples, **self._references)
+        losses = {}
         for name, aid in self.training_aids.items():
             hidden_states = None if extra[name] is None else others.pop(0)
             losses |= {f'{name}.{key}': value for key, value in aid.loss(step, hidden_states, extra[name]).items()}
-        return losses
+        return own, losses
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """The data samples with ``pred_instances`` (bboxes in xyxy, scores, labels), best first; in original pixels with ``rescale``."""

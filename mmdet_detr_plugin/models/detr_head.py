@@ -153,9 +153,15 @@ class DETRHead(BaseModule):
         if not self.aux_loss:
             all_layers_cls_scores, all_layers_bbox_preds = all_layers_cls_scores[-1:], all_layers_bbox_preds[-1:]
         targets = collate_targets(batch_gt_instances, batch_img_metas, self.num_classes)
-        log_probability = at_least_float32(all_layers_cls_scores.detach()).log_softmax(-1)
-        pairs = self.match(all_layers_cls_scores, all_layers_bbox_preds, targets, batch_img_metas, log_probability)
-        return self.losses_of_pairs(all_layers_cls_scores, all_layers_bbox_preds, pairs, targets, log_probability)
+        return self.losses_and_pairs(all_layers_cls_scores, all_layers_bbox_preds, targets, batch_img_metas)[0]
+
+    def losses_and_pairs(
+        self, cls_logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict]
+    ) -> tuple[dict[str, Tensor], Pairs]:
+        """Match, and losses by name; arguments as those of ``match``."""
+        log_probability = at_least_float32(cls_logits.detach()).log_softmax(-1)
+        pairs = self.match(cls_logits, boxes, targets, img_metas, log_probability)
+        return self.losses_of_pairs(cls_logits, boxes, pairs, targets, log_probability), pairs
 
     def match(
         self, cls_logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict], log_probability: Tensor | None = None
@@ -192,11 +198,15 @@ class DETRHead(BaseModule):
         if self.sync_cls_avg_factor:
             weight_sum = reduce_mean(weight_sum)
         l1_sum, giou_sum = box_losses(all_layers_bbox_preds, pairs, targets, weights)
-        least = 1 / get_world_size() if self.sync_cls_avg_factor else 1
-        num_objects = reduce_mean(l1_sum.new_full((), targets.num_objects)).clamp(min=least)
+        num_objects = self.num_objects(targets, like=l1_sum)
         weight_sum = weight_sum.clamp(min=torch.finfo(weight_sum.dtype).tiny)  # no-object may have weight 0
         losses = dict(loss_cls=cls_sum / weight_sum, loss_bbox=l1_sum / num_objects, loss_iou=giou_sum / num_objects)
         return by_layer({name: self.loss_weights[name] * values for name, values in losses.items()})
+
+    def num_objects(self, targets: Targets, like: Tensor) -> Tensor:
+        """What box and mask losses are divided by: the batch's number of objects averaged over ranks, never 0."""
+        least = 1 / get_world_size() if self.sync_cls_avg_factor else 1
+        return reduce_mean(like.new_full((), targets.num_objects)).clamp(min=least)
 
     def loss_and_predict(self, hidden_states: Tensor, batch_data_samples: SampleList) -> tuple[dict[str, Tensor], list[InstanceData]]:
         """``loss`` and ``predict`` on one forward pass."""
@@ -226,16 +236,23 @@ class DETRHead(BaseModule):
             For each image ``bboxes`` (N, 4) in xyxy pixels, ``scores`` (N,) descending and ``labels`` (N,); N is Q, or ``max_per_img``
             where that is smaller.
         """
+        return self.ranked(layer_cls_scores, layer_bbox_preds, batch_img_metas, rescale)[0]
+
+    def ranked(
+        self, layer_cls_scores: Tensor, layer_bbox_preds: Tensor, batch_img_metas: Sequence[dict], rescale: bool = True
+    ) -> tuple[list[InstanceData], Tensor]:
+        """``predict_by_feat``, and the query (B, N) of each detection."""
         boxes, scores, labels = self.best_classes(layer_cls_scores[-1], layer_bbox_preds[-1])
         keep = min(self.max_per_img or scores.shape[1], scores.shape[1])
         scores, order = scores.topk(keep)
         labels = labels.gather(1, order)
         boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
         boxes = boxes * to_device(pixels(batch_img_metas, rescale).to(boxes.dtype), boxes.device)
-        return [
+        results = [
             InstanceData(bboxes=image_boxes, scores=image_scores, labels=image_labels)
             for image_boxes, image_scores, image_labels in zip(boxes, scores, labels, strict=True)
         ]
+        return results, order
 
     @staticmethod
     def best_classes(cls_logits: Tensor, boxes_cxcywh_norm: Tensor) -> tuple[Tensor, Tensor, Tensor]:

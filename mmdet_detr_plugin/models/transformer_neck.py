@@ -23,12 +23,14 @@ class Encoded:
         pos: (B or 1, N, D), the cells' positions.
         attend_mask: (B, 1, 1, N), True = may be attended to; None = everything may.
         map_size: (h, w), with h * w = N.
+        projected_map: (B, D, h, w), what the encoder started from.
     """
 
     memory: Tensor
     pos: Tensor
     attend_mask: Tensor | None
     map_size: tuple[int, int]
+    projected_map: Tensor
 
     @property
     def memory_map(self) -> Tensor:
@@ -158,7 +160,7 @@ class TransformerNeck(BaseModule):
         pos = self.position_encoding(projected, padding_mask).to(projected.dtype)
         tokens, pos = projected.flatten(2).transpose(1, 2), pos.flatten(2).transpose(1, 2)  # (B, D, h, w) -> (B, N, D)
         attend_mask = None if padding_mask is None else ~padding_mask.flatten(1)[:, None, None, :]  # (B, 1, 1, N)
-        return Encoded(self.encoder(tokens, pos, attend_mask), pos, attend_mask, tuple(feats.shape[-2:]))
+        return Encoded(self.encoder(tokens, pos, attend_mask), pos, attend_mask, tuple(feats.shape[-2:]), projected)
 
     def queries(self, dtype: torch.dtype) -> Queries:
         """The learned object queries; their content is zero."""

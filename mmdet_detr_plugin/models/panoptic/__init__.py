@@ -1,0 +1,6 @@
+"""DETR for panoptic and instance segmentation (paper, section 4.4; reference: models/segmentation.py)."""
+
+from .detector import PanopticDETR
+from .mask_head import DETRMaskHead
+
+__all__ = ['DETRMaskHead', 'PanopticDETR']
