@@ -152,8 +152,8 @@ class PanopticDETR(DETR):
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """The data samples with predictions; in the original images' pixels with ``rescale``.
 
-        ``pred_panoptic_seg.sem_seg`` (1, H, W): label + 1000 x instance, ``num_classes`` where nothing is. ``pred_instances``: things alone,
-        ``bboxes`` in xyxy, ``scores``, ``labels``, and ``masks`` (N, H, W) with ``instance_on``, best first.
+        ``pred_panoptic_seg.sem_seg`` (1, H, W): label + 1000 x instance, ``num_classes`` where nothing is. ``pred_instances``: things
+        alone, ``bboxes`` in xyxy, ``scores``, ``labels``, and ``masks`` (N, H, W) with ``instance_on``, best first.
         """
         finer, encoded = self._encode(batch_inputs, batch_data_samples)
         hidden_states = self.neck.decode(encoded, [self.neck.queries(encoded.memory.dtype)])[-1:]

@@ -7,6 +7,7 @@ heads) runs for every query. The sums are the same up to rounding.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class MaskConvs(nn.Module):
                 f'groups divide; got in_channels={tuple(in_channels)}, embed_dims={embed_dims}, num_heads={num_heads}: widths {widths[1:]}'
             )
         self.embed_dims = embed_dims
-        self.convs = nn.ModuleList(nn.Conv2d(*pair, 3, padding=1) for pair in zip(widths[:-1], widths[1:], strict=True))
+        self.convs = nn.ModuleList(nn.Conv2d(*pair, 3, padding=1) for pair in pairwise(widths))
         self.norms = nn.ModuleList(nn.GroupNorm(group, width) for group, width in zip(groups[1:], widths[1:], strict=True))
         self.adapters = nn.ModuleList(nn.Conv2d(c, w, 1) for c, w in zip(reversed(in_channels), widths[2:5], strict=True))
         self.conv_out = nn.Conv2d(widths[-1], 1, 3, padding=1)

@@ -115,7 +115,7 @@ def test_masks_made_for_a_result_are_those_of_all_queries():
     batch = panoptic_batch([(96, 160)], [3])
     sample = batch['batch_data_samples'][0]
     with torch.no_grad():
-        logits, boxes, masks = model(batch['batch_inputs'], [sample], mode='tensor')
+        logits, _, masks = model(batch['batch_inputs'], [sample], mode='tensor')
         result = model.predict(batch['batch_inputs'], [copy.deepcopy(sample)], rescale=False)[0]
     scores, labels = logits[-1, 0].softmax(-1).max(-1)
     large = torch.nn.functional.interpolate(masks[0][:, None], (96, 160), mode='bilinear')[:, 0]
