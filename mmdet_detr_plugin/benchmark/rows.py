@@ -174,7 +174,11 @@ def _gradient_difference(images: torch.Tensor, samples: list, device: str) -> fl
         model.parse_losses(model.loss(images, samples))[0].backward()
         state = {key: parameter.grad for key, parameter in model.named_parameters() if parameter.grad is not None}
         gradients[name] = state if name == 'mmdet' else peers.to_other_names(state, peers.FORMATS['mmdet', ''], {})
-    ours, theirs = gradients['plugin'], gradients['mmdet']
+    return largest_difference(gradients['plugin'], gradients['mmdet'])
+
+
+def largest_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    """The largest, over all gradients, of ||ours - theirs|| / ||theirs||."""
     if ours.keys() != theirs.keys():
         raise AssertionError(f'training: other parameters have gradients: {sorted(ours.keys() ^ theirs.keys())[:5]}')
     norm = max(float(gradient.norm()) for gradient in theirs.values())
@@ -186,14 +190,15 @@ def memory_row(device: str) -> Row:
     """Peak memory of that training step, each model in a process of its own."""
     row = Row('memory', 'peak memory of that training step, weights included', 'MiB', target={'mmdet': 0.8})
     for name in ('plugin', 'mmdet'):
-        found = _in_own_process('training_memory', name, device)
+        found = in_own_process('training_memory', name, device)
         row.values[name] = [found['peak']]
         row.notes.append(f'{name}: whole process {found["process"]:.0f} MiB')
     return row
 
 
-def _in_own_process(module: str, name: str, device: str) -> dict:
-    command = [sys.executable, '-W', 'ignore', '-m', f'mmdet_detr_plugin.benchmark.{module}', name, device]
+def in_own_process(module: str, name: str, device: str, *args: str) -> dict:
+    """What a module of this package prints as JSON."""
+    command = [sys.executable, '-W', 'ignore', '-m', f'mmdet_detr_plugin.benchmark.{module}', name, device, *args]
     environment = {**os.environ, **({'CUDA_VISIBLE_DEVICES': ''} if device == 'cpu' else {})}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
@@ -206,7 +211,7 @@ def epoch_row(device: str, rounds: int) -> Row:
     row = Row('epoch', 'training epoch of the shapes demo, end to end', 's', dict(plugin=[], mmdet=[]), {'mmdet': 0.75})
     for _ in range(max(1, rounds // 3)):
         for name, values in row.values.items():
-            values.append(_in_own_process('demo_epoch', name, device)['seconds'])
+            values.append(in_own_process('demo_epoch', name, device)['seconds'])
     return row
 
 

@@ -11,7 +11,8 @@ from ..preflight import findings
 from ..preflight.finding import ERROR, Finding
 from . import speed
 from .audit import AuditItem, audit, delivered_item, is_fair
-from .context import annotation_file, budget, data_facts, how_to_repeat, image_folder
+from .context import budget, data_facts, how_to_repeat, image_folder
+from .evaluators import box_evaluator
 from .execution import Launch, Run, execute
 from .pictures import draw_examples
 from .preparation import Model, short_names
@@ -90,7 +91,7 @@ class Comparison:
     def _results(self, items: Sequence[AuditItem], preflight: Sequence[tuple[str, Finding]], speeds: dict[str, dict]) -> dict:
         first, labels, runs = self.models[0].cfg, self.labels, self.runs()
         facts = data_facts(first, self.data_name)
-        images, truth = facts['splits']['train']['images'], annotation_file(first.test_dataloader)
+        images, truth = facts['splits']['train']['images'], Path(box_evaluator(first)['ann_file'])
         entries, matches = [], {}
         for model in self.models:
             own, label = [run for run in runs if run.model == model.name], labels[model.name]

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from ..benchmark.results import machine
 from ..config_files import innermost_dataset
+from ..datasets.panoptic.segments_as_instances import segments_as_instances
 from .preparation import Model
 
 VERSIONS = ('python', 'torch', 'mmcv', 'mmdet', 'mmengine', 'scipy')
@@ -35,7 +36,7 @@ def data_facts(cfg: Config, name: str) -> dict:
     if 'val' in files and files['val'].resolve() == files['test'].resolve():
         del files['test']
         evaluated_on = 'val'
-    contents = {split: json.loads(path.read_text()) for split, path in files.items()}
+    contents = {split: segments_as_instances(json.loads(path.read_text())) for split, path in files.items()}
     by_class = {split: _objects_by_class(content) for split, content in contents.items()}
     splits = {}
     for split, content in contents.items():

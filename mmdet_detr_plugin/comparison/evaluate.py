@@ -5,6 +5,7 @@ Detections are written to ``RUN_FOLDER/detections/*.json`` as COCO results: ``pa
 """
 
 import copy
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -12,12 +13,15 @@ from pathlib import Path
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
 import torch  # noqa: E402
 from mmengine.config import Config  # noqa: E402
+from mmengine.evaluator import BaseMetric  # noqa: E402
+from mmengine.registry import METRICS  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from ..boxes import cxcywh_to_xyxy  # noqa: E402
 from ..engine.matching_record_hook import matching_changes  # noqa: E402
 from ..files import write_json  # noqa: E402
 from ..prediction.trained_model import load_model  # noqa: E402
+from .evaluators import PANOPTIC_QUALITY, panoptic_evaluator  # noqa: E402
 from .inference import Truth, detections, has_layers, layer_outputs, matched_queries, ordered_loader  # noqa: E402
 from .runs import last_checkpoint  # noqa: E402
 
@@ -37,10 +41,12 @@ def evaluate(cfg: Config, folder: Path, checkpoint: Path, device: str) -> None:
     own = cfg.test_dataloader.batch_size
     batch_size = own if own > 1 else PADDED_BATCH
     loader = ordered_loader(cfg.test_dataloader, 1)
-    truth = Truth(cfg.test_evaluator.ann_file, loader.dataset.metainfo['classes'])
+    truth = Truth.of_config(cfg, loader.dataset.metainfo)
     results, facts = {}, dict(checkpoint=checkpoint.name)
-    results['single'], _ = detections(model, loader, truth)
-    results['padded'], share = detections(model, ordered_loader(cfg.test_dataloader, batch_size), truth)
+    metric = _panoptic_metric(cfg, loader.dataset.metainfo)
+    results['single'], _ = detections(model, loader, truth, None if own > 1 else metric)
+    results['padded'], share = detections(model, ordered_loader(cfg.test_dataloader, batch_size), truth, metric if own > 1 else None)
+    facts['panoptic'] = None if metric is None else _panoptic_quality(metric, len(loader.dataset))
     facts['padding'] = dict(batch_size=batch_size, padded_pixels=share)
     facts['nms_iou'] = nms_iou(cfg)
     if facts['nms_iou'] is not None:
@@ -54,6 +60,21 @@ def evaluate(cfg: Config, folder: Path, checkpoint: Path, device: str) -> None:
     for name, found in results.items():
         write_json(folder / 'detections' / f'{name}.json', found)
     write_json(folder / 'evaluation.json', facts)
+
+
+def _panoptic_metric(cfg: Config, metainfo: dict) -> BaseMetric | None:
+    evaluator = panoptic_evaluator(cfg)
+    if evaluator is None:
+        return None
+    metric = METRICS.build(copy.deepcopy(evaluator))
+    metric.dataset_meta = metainfo
+    return metric
+
+
+def _panoptic_quality(metric: BaseMetric, num_images: int) -> dict[str, float]:
+    """``PANOPTIC_QUALITY`` in percent; None where no such class occurs."""
+    found = {name.split('/')[-1]: float(value) for name, value in metric.evaluate(num_images).items()}
+    return {name: found[name] if math.isfinite(found[name]) else None for name in PANOPTIC_QUALITY}
 
 
 def look_into(model, loader, truth: Truth) -> tuple[list[list[dict]], dict]:

@@ -1,10 +1,11 @@
 """Detections of a trained model on a config's test data, as COCO results, by decoder layer too."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ..models.detector import SetDetector
 from ..models.targets import collate_targets
 from .analysis.coco_input import quiet
+from .evaluators import box_evaluator
 
 
 def ordered_loader(dataloader: Config, batch_size: int):
@@ -24,14 +26,18 @@ def ordered_loader(dataloader: Config, batch_size: int):
 
 
 class Truth:
-    """The evaluation's annotation file, and how labels and categories belong together."""
+    """The evaluation's annotation file, and how labels and categories belong together.
 
-    def __init__(self, annotation_file: str, classes: Sequence[str]) -> None:
+    Args:
+        stuff: classes without boxes, which the file does not have; detections of them are left out.
+    """
+
+    def __init__(self, annotation_file: str, classes: Sequence[str], stuff: Collection[str] = ()) -> None:
         with quiet():
             self.coco = COCO(str(annotation_file))
         ids = {category['name']: category['id'] for category in self.coco.dataset['categories']}
-        self.categories = [ids[name] for name in classes]
-        self.labels = {category: label for label, category in enumerate(self.categories)}
+        self.categories = {label: ids[name] for label, name in enumerate(classes) if name not in stuff}
+        self.labels = {category: label for label, category in self.categories.items()}
 
     def instances(self, image_id: int) -> InstanceData:
         """Objects of an image, in original pixels; crowds are left out."""
@@ -47,17 +53,29 @@ class Truth:
         boxes = instances.bboxes.float().cpu().clone()
         boxes[:, 2:] -= boxes[:, :2]
         rows = zip(boxes.tolist(), instances.scores.tolist(), instances.labels.tolist(), strict=True)
-        return [dict(image_id=image_id, category_id=self.categories[label], bbox=box, score=score) for box, score, label in rows]
+        return [
+            dict(image_id=image_id, category_id=self.categories[label], bbox=box, score=score)
+            for box, score, label in rows
+            if label in self.categories
+        ]
+
+    @classmethod
+    def of_config(cls, cfg: Config, metainfo: dict, split: str = 'test') -> 'Truth':
+        """Of a config's evaluator; ``metainfo`` is that of the data set."""
+        return cls(box_evaluator(cfg, split)['ann_file'], metainfo['classes'], metainfo.get('stuff_classes') or ())
 
 
 @torch.no_grad()
-def detections(model: nn.Module, loader, truth: Truth) -> tuple[list[dict], float]:
-    """All detections, and the share of the batches' pixels that is padding."""
+def detections(model: nn.Module, loader, truth: Truth, metric: BaseMetric | None = None) -> tuple[list[dict], float]:
+    """All detections, and the share of the batches' pixels that is padding; a metric sees the same predictions."""
     results, padding, pixels = [], 0, 0
     for batch in loader:
         data = model.data_preprocessor(batch, False)
         height, width = data['inputs'].shape[-2:]
-        for sample in model(**data, mode='predict'):
+        samples = model(**data, mode='predict')
+        if metric is not None:
+            metric.process(data, [sample.to_dict() for sample in samples])
+        for sample in samples:
             results += truth.as_results(sample.img_id, sample.pred_instances)
             pixels += height * width
             padding += height * width - sample.img_shape[0] * sample.img_shape[1]
@@ -69,7 +87,7 @@ def layer_outputs(model: SetDetector, batches: Iterable) -> Iterator[tuple[list,
     with torch.no_grad():
         for batch in batches:
             data = model.data_preprocessor(batch, False)
-            logits, boxes = model(**data, mode='tensor')
+            logits, boxes, *_ = model(**data, mode='tensor')
             yield data['data_samples'], logits, boxes
 
 

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from ..config_files import find_config, read_config
 from ..datasets.conversion import config_for_dataset, converted_folder, is_converted
 from ..files import write_atomically, write_json
+from .evaluators import check_evaluators
 
 CURVE_POINTS = 10
 MATCHING_HOOK = 'mmdet_detr_plugin.MatchingRecordHook'
@@ -152,9 +153,7 @@ def _check(cfg: Config, path: Path) -> None:
     ]
     if missing:
         raise ValueError(f'{path} is no complete training config: it has no {", ".join(missing)}')
-    evaluator = cfg.test_evaluator if isinstance(cfg.test_evaluator, dict) else {}
-    if str(evaluator.get('type')).split('.')[-1] != 'CocoMetric' or 'bbox' not in evaluator.get('metric', 'bbox'):
-        raise ValueError(
-            f"{path}: comparisons are made with COCO's box metrics, so test_evaluator must be one CocoMetric with metric 'bbox', got "
-            f'{cfg.test_evaluator}'
-        )
+    try:
+        check_evaluators(cfg)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error

@@ -16,6 +16,7 @@ from .analysis.duplicates import apply_nms, duplicates_per_object
 from .analysis.error_types import error_types
 from .analysis.matches import METRICS, Matches, match
 from .curves import crossover, epochs_to, mean_curve
+from .evaluators import PANOPTIC_QUALITY
 from .execution import Run
 from .preparation import Model
 from .runs import evaluations, peak_memory_mib, seconds_per_epoch
@@ -64,6 +65,7 @@ def model_results(model: Model, runs: Sequence[Run], speed: dict, truth: Path, i
         **speed,
         runs=entries,
         metrics={name: summary_of([item['metrics'][name] for item in entries if item['metrics']]) for name in METRICS},
+        panoptic=_panoptic([run.read('evaluation').get('panoptic') for run in done]),
         training_seconds=summary_of([item['training_seconds'] for item in entries if item['state'] == 'done']),
         peak_memory_mib=summary_of([item['peak_memory_mib'] for item in entries if item['state'] == 'done']),
         epochs_to=epochs_to(mean_curve(curves)),
@@ -93,6 +95,12 @@ def _analysed(done: Sequence[Run], found: dict[str, list[Matches]], matches: lis
         operating_point=point,
         health=_health([fact['health'] for fact in facts]),
     )
+
+
+def _panoptic(of_runs: Sequence[dict | None]) -> dict | None:
+    """Panoptic quality, in percent, of models with segments."""
+    known = [found for found in of_runs if found]
+    return {name: summary_of([found[name] for found in known]) for name in PANOPTIC_QUALITY} if known else None
 
 
 def main_detections(cfg: Config) -> str:

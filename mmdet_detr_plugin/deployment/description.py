@@ -7,6 +7,7 @@
 | ``preprocess`` | JSON: ``resize`` (``scale`` [long, short side], ``keep_ratio``) or null, ``mean`` and ``std`` in the order of the network's channels, ``channels`` (``RGB`` or ``BGR``), ``pad_value``, ``pad_size_divisor`` |
 | ``max_per_img`` | the most detections of an image |
 | ``precision`` | ``fp32`` or ``fp16``, of weights and products; inputs and outputs are float32 |
+| ``panoptic`` | models with masks alone; JSON: ``num_things_classes`` (labels below it are things), ``score_thr`` of segments, ``panoptic_on``, ``instance_on`` |
 | ``model``, ``config``, ``plugin_version`` | where it comes from |
 """  # noqa: E501
 
@@ -26,6 +27,7 @@ class Description:
     Attributes:
         preprocess: as in the table above.
         origin: ``model``, ``config`` and ``plugin_version``.
+        panoptic: None for a model without masks.
     """
 
     classes: list[str]
@@ -33,9 +35,12 @@ class Description:
     max_per_img: int
     precision: str
     origin: dict[str, str]
+    panoptic: dict | None = None
 
     def as_metadata(self) -> dict[str, str]:
         found = dict(format=FORMAT, classes=json.dumps(self.classes), preprocess=json.dumps(self.preprocess))
+        if self.panoptic is not None:
+            found['panoptic'] = json.dumps(self.panoptic)
         return {**found, 'max_per_img': str(self.max_per_img), 'precision': self.precision, **self.origin}
 
     @classmethod
@@ -53,7 +58,8 @@ class Description:
         origin = {key: metadata.get(key, '') for key in ('model', 'config', 'plugin_version')}
         try:
             classes, preprocess = json.loads(metadata['classes']), json.loads(metadata['preprocess'])
-            found = cls(classes, preprocess, int(metadata['max_per_img']), metadata['precision'], origin)
+            panoptic = json.loads(metadata['panoptic']) if 'panoptic' in metadata else None
+            found = cls(classes, preprocess, int(metadata['max_per_img']), metadata['precision'], origin, panoptic)
             found._check()
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
             reason = f'{type(error).__name__}: {str(error)[:200]}'
@@ -77,3 +83,8 @@ class Description:
             raise ValueError(f'keep_ratio must be true or false, got {resize["keep_ratio"]!r:.80}')
         if self.max_per_img < 1:
             raise ValueError(f'max_per_img must be at least 1, got {self.max_per_img}')
+        if self.panoptic is not None:
+            things, threshold = self.panoptic['num_things_classes'], self.panoptic['score_thr']
+            switches = self.panoptic['panoptic_on'], self.panoptic['instance_on']
+            if not (type(things) is int and 0 <= things <= len(self.classes) and 0 <= threshold <= 1 and set(switches) <= {True, False}):
+                raise ValueError(f'panoptic must hold a number of classes, a score and two switches, got {self.panoptic!r:.200}')

@@ -21,6 +21,8 @@ SHAPES = dict(
     boxes=('batch', 'detections', 4),
     scores=('batch', 'detections'),
     labels=('batch', 'detections'),
+    no_object=('batch', 'detections'),
+    masks=('batch', 'detections', 'mask_height', 'mask_width'),
 )
 MEANINGS = dict(
     images='float32, prepared as the metadata "preprocess" says, padded at the bottom and right to one size',
@@ -28,7 +30,11 @@ MEANINGS = dict(
     boxes='float32, x0 y0 x1 y1 as fractions of the sides of the image without padding',
     scores='float32, in [0, 1]',
     labels='int64, index into the metadata "classes"',
+    no_object='float32, in [0, 1], probability that the query has found nothing',
+    masks='float32 logits, of the padded batch at a fourth of its size; mmdet_detr_plugin/deployment/segments.py makes segments of them',
 )
+PANOPTIC = ('num_things_classes', 'score_thr', 'panoptic_on', 'instance_on')
+DETECTIONS = ('boxes', 'scores', 'labels')
 
 
 def export_onnx(cfg: Config, detector: nn.Module, out: Path, half: bool = False, simplify: bool = False) -> Description:
@@ -50,7 +56,8 @@ def export_onnx(cfg: Config, detector: nn.Module, out: Path, half: bool = False,
     except ImportError as error:
         raise ImportError("ONNX export needs onnx and onnxscript: pip install 'mmdet_detr_plugin[onnx]'") from error
     description = describe(cfg, detector, half)
-    program = _to_onnx(export_program(detector, half))
+    outputs = DETECTIONS if description.panoptic is None else (*DETECTIONS, 'no_object', 'masks')
+    program = _to_onnx(export_program(detector, half), outputs)
     if simplify:
         import onnxscript.optimizer
 
@@ -69,7 +76,7 @@ def export_onnx(cfg: Config, detector: nn.Module, out: Path, half: bool = False,
     return description
 
 
-def _to_onnx(program: torch.export.ExportedProgram) -> 'torch.onnx.ONNXProgram':
+def _to_onnx(program: torch.export.ExportedProgram, outputs: Sequence[str]) -> 'torch.onnx.ONNXProgram':
     logger = logging.getLogger('torch.onnx')
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns of torchvision's absence
@@ -81,7 +88,7 @@ def _to_onnx(program: torch.export.ExportedProgram) -> 'torch.onnx.ONNXProgram':
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=['images', 'sizes'],
-                output_names=['boxes', 'scores', 'labels'],
+                output_names=list(outputs),
                 verbose=False,
             )
     finally:
@@ -109,6 +116,7 @@ def describe(cfg: Config, detector: nn.Module, half: bool = False) -> Descriptio
         max_per_img=most,
         precision='fp16' if half else 'fp32',
         origin=dict(model=type(detector).__name__, config=Path(cfg.filename or '').name, plugin_version=__version__),
+        panoptic={key: getattr(detector, key) for key in PANOPTIC} if getattr(detector, 'mask_head', None) is not None else None,
     )
 
 
@@ -123,7 +131,7 @@ def _resize(pipeline: Sequence[dict]) -> dict | None:
             resize = dict(scale=scale, keep_ratio=bool(settings.get('keep_ratio', False)))
         elif kind == 'LoadImageFromFile' and set(settings) <= {'backend_args'}:
             continue
-        elif kind not in ('LoadAnnotations', 'PackDetInputs'):
+        elif kind not in ('LoadAnnotations', 'LoadPanopticAnnotations', 'PackDetInputs'):
             raise ValueError(
                 f'the test pipeline has the step {step}; an exported file knows LoadImageFromFile, one Resize with scale and keep_ratio, '
                 'and PackDetInputs. Move it out of the pipeline, or do it before and after the exported detector'

@@ -11,12 +11,12 @@ from ..models.detr_head import DETRHead
 
 
 class ExportableDetector(nn.Module):
-    """Normalised images and their sizes in, boxes, scores and labels out.
+    """Normalised images and their sizes in; boxes, scores and labels out, and of ``PanopticDETR`` masks.
 
     Args:
         detector: the plugin's ``DETR`` or ``LocalDETR``, in evaluation mode. A copy is kept, without what exists in training only.
-        half: weights and products of backbone and neck in float16; inputs, outputs, positions and the head stay float32, because boxes in
-            half precision move in steps of several pixels.
+        half: weights and products of backbone, neck and mask head in float16; inputs, outputs, positions and the box head stay float32,
+            because boxes in half precision move in steps of several pixels.
 
     Raises:
         ValueError: for another detector or head, or in training mode.
@@ -40,9 +40,11 @@ class ExportableDetector(nn.Module):
         if half:
             detector.backbone.half()
             detector.neck.half()
+            if getattr(detector, 'mask_head', None) is not None:
+                detector.mask_head.half()
             detector.bbox_head.register_forward_pre_hook(_to_float32)
 
-    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) float32 and heights and widths (B, 2) int64 -> what ``DETR.detect`` returns."""
         return self.detector.detect(images.half() if self.half_precision else images, sizes)
 

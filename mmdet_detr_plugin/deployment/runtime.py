@@ -8,6 +8,7 @@ import numpy as np
 
 from .description import Description
 from .preprocessing import check_pixels, collate, prepare, read_image
+from .segments import Sizes, instance_masks, panoptic_map
 
 PROVIDERS = {'cpu': ['CPUExecutionProvider'], 'cuda': ['CUDAExecutionProvider', 'CPUExecutionProvider']}
 
@@ -20,18 +21,21 @@ class Detections:
         bboxes: (N, 4) float32, xyxy in the original image's pixels.
         scores: (N,) float32.
         labels: (N,) int64.
+        masks: (N, H, W) bool, in the original image's pixels; None for a model without masks.
     """
 
     bboxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    masks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, index: np.ndarray | slice) -> 'Detections':
         """By mask, indices or slice, such as ``found[found.scores > 0.5]``."""
-        return Detections(self.bboxes[index], self.scores[index], self.labels[index])
+        masks = None if self.masks is None else self.masks[index]
+        return Detections(self.bboxes[index], self.scores[index], self.labels[index], masks)
 
 
 @dataclass
@@ -39,16 +43,19 @@ class Result:
     """What ``inference_detector`` returns for an image.
 
     Attributes:
-        pred_instances: the detections.
+        pred_instances: the detections; of a model with masks, things alone.
         ori_shape: height and width of the image as it is.
         img_shape: as the network saw it.
         img_path: its file; None for an array.
+        pred_panoptic_seg: (H, W) int32, label + 1000 x number of the thing, the number of classes where nothing is; None for a model
+            without segments.
     """
 
     pred_instances: Detections
     ori_shape: tuple[int, int]
     img_shape: tuple[int, int]
     img_path: str | None = None
+    pred_panoptic_seg: np.ndarray | None = None
 
 
 class OnnxDetector:
@@ -95,7 +102,7 @@ class OnnxDetector:
         self.classes = self.description.classes
         self.dataset_meta = dict(classes=tuple(self.classes))
 
-    def forward(self, images: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def forward(self, images: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, ...]:
         """The network alone.
 
         Args:
@@ -104,21 +111,47 @@ class OnnxDetector:
 
         Returns:
             ``boxes`` (B, N, 4), xyxy as fractions of each image's sides, ``scores`` (B, N) and ``labels`` (B, N). DETR's are in the order
-            of its queries, LocalDETR's best first.
+            of its queries, LocalDETR's best first. With masks also ``no_object`` (B, N) and ``masks`` (B, N, H/4, W/4).
         """
-        return tuple(self.session.run(['boxes', 'scores', 'labels'], dict(images=images, sizes=sizes)))
+        names = ['boxes', 'scores', 'labels'] + (['no_object', 'masks'] if self.description.panoptic else [])
+        return tuple(self.session.run(names, dict(images=images, sizes=sizes)))
 
     def detect(self, pixels: Sequence[np.ndarray]) -> list[Result]:
         """Detections of images (H, W, 3), BGR, uint8, in one batch."""
         prepared = [prepare(image, self.description.preprocess) for image in pixels]
-        outputs = self.forward(*collate(prepared, self.description.preprocess))
+        batch, sizes = collate(prepared, self.description.preprocess)
+        outputs = self.forward(batch, sizes)
         results = []
-        for image, small, boxes, scores, labels in zip(pixels, prepared, *outputs, strict=True):
+        for image, small, boxes, scores, labels, *of_masks in zip(pixels, prepared, *outputs, strict=True):
             best = np.argsort(-scores, kind='stable')[: self.description.max_per_img]
             height, width = image.shape[:2]
             found = Detections(boxes[best] * np.array([width, height] * 2, dtype=np.float32), scores[best], labels[best])
-            results.append(Result(found, (height, width), small.shape[1:]))
+            result = Result(found, (height, width), small.shape[1:])
+            if of_masks:
+                self._add_masks(result, best, scores, labels, *of_masks, Sizes(batch.shape[2:], small.shape[1:], (height, width)))
+            results.append(result)
         return results
+
+    def _add_masks(
+        self,
+        result: Result,
+        best: np.ndarray,
+        scores: np.ndarray,
+        labels: np.ndarray,
+        no_object: np.ndarray,
+        masks: np.ndarray,
+        sizes: Sizes,
+    ) -> None:
+        settings = self.description.panoptic
+        is_thing = labels[best] < settings['num_things_classes']
+        result.pred_instances = result.pred_instances[is_thing]
+        if settings['instance_on']:
+            result.pred_instances.masks = instance_masks(masks[best[is_thing]], sizes)
+        if settings['panoptic_on']:
+            is_sure = (scores > settings['score_thr']) & (scores > no_object)
+            result.pred_panoptic_seg = panoptic_map(
+                masks[is_sure], labels[is_sure], sizes, settings['num_things_classes'], len(self.classes)
+            )
 
 
 def init_detector(file: str | Path, device: str = 'cpu', num_threads: int | None = None) -> OnnxDetector:

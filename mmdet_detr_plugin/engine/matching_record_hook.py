@@ -44,7 +44,7 @@ class MatchingRecordHook(Hook):
             if self.loader is None:
                 cfg: Config = runner.cfg
                 self.loader = ordered_loader(cfg.val_dataloader, batch_size=1)
-                self.truth = Truth(cfg.val_evaluator.ann_file, self.loader.dataset.metainfo['classes'])
+                self.truth = Truth.of_config(cfg, self.loader.dataset.metainfo, 'val')
             model.eval()
             queries = []
             for samples, logits, boxes in layer_outputs(model, islice(self.loader, self.num_images)):

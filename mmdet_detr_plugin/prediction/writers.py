@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
+from pycocotools import mask as coco_mask
 
 from ..files import write_atomically, write_json
 from .inputs import Frame, is_video
@@ -49,10 +50,14 @@ class PredictionWriter:
         self.images.append(dict(id=image_id, file_name=str(frame.source), frame=frame.number, width=width, height=height))
         boxes = found.bboxes.clone()
         boxes[:, 2:] -= boxes[:, :2]
-        for box, score, label in zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
+        masks = found.masks if 'masks' in found else [None] * len(found)
+        for box, score, label, mask in zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks, strict=True):
             x, y, w, h = (round(value, 2) for value in box)
             entry = dict(id=len(self.annotations) + 1, image_id=image_id, category_id=label + 1, bbox=[x, y, w, h])
-            self.annotations.append({**entry, 'area': round(w * h, 2), 'iscrowd': 0, 'score': round(score, 5)})
+            entry |= {'area': round(w * h, 2), 'iscrowd': 0, 'score': round(score, 5)}
+            if mask is not None:
+                entry |= _segmentation(mask)
+            self.annotations.append(entry)
         if self.visualizer is not None:
             self._draw(frame, sample)
         return len(found)
@@ -110,3 +115,9 @@ class PredictionWriter:
             number += 1
         self.drawn.add(path)
         return path
+
+
+def _segmentation(mask) -> dict:
+    """A mask (H, W) as COCO has it, and its area."""
+    rle = coco_mask.encode(np.asfortranarray(np.asarray(mask).astype(np.uint8)))
+    return dict(segmentation=dict(size=list(rle['size']), counts=rle['counts'].decode()), area=float(coco_mask.area(rle)))

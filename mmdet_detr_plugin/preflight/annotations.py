@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..datasets.panoptic.segments_as_instances import segments_as_instances
 from .finding import ERROR, WARNING, Finding, listed
 
 LARGEST = sys.float_info.max
@@ -61,13 +62,13 @@ class Annotations:
         return f'annotation {self.ids[number]}' + (f' of {self.file_names[image]}' if image >= 0 else '')
 
 
-def read_annotations(path: Path) -> Annotations:
-    """Read a file.
+def read_annotations(path: Path, panoptic: bool = False) -> Annotations:
+    """Read a file; with ``panoptic`` also one of segments, whose boxes count.
 
     Raises:
         ValueError: when it is missing, no JSON, or holds no lists of images and categories; the message says what was expected.
     """
-    content = _parsed(path)
+    content = _parsed(path, panoptic)
     images, annotations = content['images'], content.get('annotations') or []
     findings = _faults(path, content)
     image_ids, category_ids = _column(images, 'id'), _column(content['categories'], 'id')
@@ -93,7 +94,7 @@ def read_annotations(path: Path) -> Annotations:
     return found
 
 
-def _parsed(path: Path) -> dict:
+def _parsed(path: Path, panoptic: bool) -> dict:
     expected = 'expected a COCO JSON with the lists "images", "annotations" and "categories"'
     if not path.is_file():
         raise ValueError(f'the annotation file {path} does not exist; {expected}')
@@ -114,9 +115,9 @@ def _parsed(path: Path) -> dict:
         items = content.get(key) or []
         if not isinstance(items, list) or not all(map(dict.__instancecheck__, items)):
             raise ValueError(f'{path}: "{key}" is no list of objects; {expected}')
-    if any('segments_info' in item for item in (content.get('annotations') or [])[:1]):
+    if not panoptic and any('segments_info' in item for item in (content.get('annotations') or [])[:1]):
         raise ValueError(f'{path} holds panoptic segments, not boxes; {expected}')
-    return content
+    return segments_as_instances(content)
 
 
 def _faults(path: Path, content: dict) -> list[Finding]:

@@ -47,12 +47,13 @@ def check_evaluation_file(cfg: dict, data: ConfigData) -> list[Finding]:
     for loader in ('val', 'test'):
         evaluators = cfg.get(f'{loader}_evaluator') or []
         splits = [split for split in data.evaluation() if loader in split.name.split()]
-        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-            ann_file = dict_at(evaluator).get('ann_file')
-            if ann_file and splits and Path(ann_file).resolve() != splits[0].annotations.path.resolve():
-                what = f'{loader}_evaluator reads {ann_file}, {loader}_dataloader {splits[0].annotations.path}: 2 files for 1 evaluation'
-                advice = f'set {loader}_evaluator.ann_file to the file of the loader: image ids of another file mean other images'
-                findings.append(Finding('data', ERROR, what, advice))
+        files = [dict_at(evaluator).get('ann_file') for evaluator in (evaluators if isinstance(evaluators, list) else [evaluators])]
+        files = [file for file in files if file]
+        # one is enough: panoptic data sets have a second file, with the boxes of things
+        if splits and files and all(Path(file).resolve() != splits[0].annotations.path.resolve() for file in files):
+            what = f'{loader}_evaluator reads {files[0]}, {loader}_dataloader {splits[0].annotations.path}: 2 files for 1 evaluation'
+            advice = f'set {loader}_evaluator.ann_file to the file of the loader: image ids of another file mean other images'
+            findings.append(Finding('data', ERROR, what, advice))
     for split in data.evaluation():
         if lacking := split.annotations.num_without_iscrowd:
             what = f'{split.name}: {lacking} of {len(split.annotations.ids)} annotations have no "iscrowd"'

@@ -183,7 +183,7 @@ class _Reader:
             self.find(NOTE, what, 'run this once on a local copy of the data')
             return None
         prefix = dict_at(dataset, 'data_prefix')
-        annotations = self._annotations(name, Path(root) / ann_file)  # an absolute ann_file stays as it is
+        annotations = self._annotations(name, Path(root) / ann_file, 'Panoptic' in kind(dataset))  # an absolute ann_file stays as it is
         return annotations and Split(
             name=name,
             loader=loader,
@@ -196,11 +196,11 @@ class _Reader:
             repeats=repeats,
         )
 
-    def _annotations(self, name: str, path: Path) -> Annotations | None:
+    def _annotations(self, name: str, path: Path, panoptic: bool) -> Annotations | None:
         if path not in self.files:
             self.files[path] = None
             try:
-                self.files[path] = read_annotations(path)
+                self.files[path] = read_annotations(path, panoptic)
                 self.data.findings += self.files[path].findings
             except ValueError as error:
                 advice = f'set data_root and ann_file (the working directory is {Path.cwd()}); tools/convert_dataset.py writes such files'

@@ -35,6 +35,8 @@ def attention_figures(
             yield 'heads', heads_figure(image, decoder_layers[-1])
     else:
         yield 'regions', regions_figure(image, range(image.num_layers))
+    if image.masks is not None:
+        yield 'masks', masks_figure(image)
     yield 'queries', queries_figure(image, decoder_layers)
     yield 'boxes', boxes_figure(image)
 
@@ -113,6 +115,16 @@ def boxes_figure(image: ImageAttention) -> Figure:
     rows = _wrapped(panels, 3)
     lines = [';  '.join(names[start : start + len(rows[0])]) for start in range(0, len(names), len(rows[0]))]
     return _figure(image, pixels, rows, 'Boxes and scores by decoder layer', '\n'.join(lines))
+
+
+def masks_figure(image: ImageAttention) -> Figure:
+    """What the mask head makes of each shown query: the mask is lit."""
+    pixels, area = reduced(image.pixels), image.masks[0].size
+    panels = []
+    for number, mask in enumerate(image.masks):
+        box = BoxMark(image.boxes[-1, number], colour_of(number))
+        panels.append(Panel(f'{image.caption(number)}\n{mask.sum() / area:.1%} of the image', boxes=[box], mask=mask))
+    return _figure(image, pixels, _wrapped(panels), 'Mask of each detection (lit), before segments compete for pixels', '')
 
 
 def queries_figure(image: ImageAttention, layers: Sequence[int]) -> Figure:

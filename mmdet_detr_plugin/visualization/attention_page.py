@@ -15,7 +15,7 @@ from ..comparison.report.html import breakable
 from ..comparison.report.palette import DARK_PAGE, LIGHT_PAGE
 from .attention_figures import choice_of
 from .image_attention import ImageAttention
-from .panels import COLOUR_MAP, LEAST_PEAK, brightest, colour_of, opacity_of, reduced
+from .panels import COLOUR_MAP, LEAST_PEAK, brightest, colour_of, opacity_of, outline, reduced
 
 TEMPLATES = Path(__file__).parent / 'templates'
 ENCODER_BYTES = 2_000_000  # the encoder's table; where it would be larger, points on a grid have to do
@@ -119,7 +119,12 @@ def _detections(image: ImageAttention) -> list[dict]:
             if image.regions is not None:
                 entry['region'] = _rounded(image.regions[layer, number])
             layers.append(entry)
-        found.append(dict(name=name, colour=colour_of(number), layers=layers))
+        entry = dict(name=name, colour=colour_of(number), layers=layers)
+        if image.masks is not None:
+            entry['mask'] = ''.join(
+                'M' + 'L'.join(f'{x} {y}' for x, y in polygon.tolist()) + 'z' for polygon in outline(image.masks[number])
+            )
+        found.append(entry)
     return found
 
 

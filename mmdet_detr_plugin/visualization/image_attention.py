@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..boxes import cxcywh_to_xyxy
 from ..devices import at_least_float32, to_host
+from ..models.panoptic.post_processing import instance_masks
 from ..prediction.inputs import Frame
 from ..prediction.predictor import Predictor
 from .attention import AttentionRecord, LayerAttention, record_attention
@@ -37,6 +38,7 @@ class ImageAttention:
         regions: (L, S, 4), what each layer looks at; None for models with cross-attention.
         all_boxes: (Q, 4), of all queries in the last layer.
         score_thr: detections from this score on are shown, and others to make up the number.
+        masks: (S, height, width) of bool, of the shown queries; None for models without a mask head.
     """
 
     name: str
@@ -51,6 +53,7 @@ class ImageAttention:
     regions: np.ndarray | None
     all_boxes: np.ndarray
     score_thr: float
+    masks: np.ndarray | None = None
 
     @property
     def num_layers(self) -> int:
@@ -141,6 +144,10 @@ def image_attention(
     if record.regions:
         seen = cxcywh_to_xyxy(torch.stack([at_least_float32(region[index, query]) for region in record.regions]))
         regions = to_host(seen) * np.array(batch_sides)
+    masks = None
+    if record.mask_sources is not None:
+        logits = record.mask_sources.masks(model, index, chosen)
+        masks = to_host(instance_masks(logits, geometry.batch_size, geometry.resized_size, geometry.image_size))
     return ImageAttention(
         name=name,
         pixels=pixels,
@@ -154,6 +161,7 @@ def image_attention(
         regions=regions,
         all_boxes=corners[-1],
         score_thr=score_thr,
+        masks=masks,
     )
 
 

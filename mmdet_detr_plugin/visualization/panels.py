@@ -21,6 +21,7 @@ PALETTE = ('#E69F00', '#56B4E9', '#009E73', '#F0E442', '#CC79A7', '#D55E00', '#0
 LONGEST_SIDE = 900  # pixels of a picture under its drawing
 LEAST_PEAK = 4  # times the even share of a cell: see ``brightest``
 DIMMED = 0.5  # brightness of the image under a heat map
+DIMMED_OUTSIDE = 0.35  # and where it is not meant
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Panel:
         boxes: to draw.
         points: (x, y) and colour of each.
         lit: a box_xyxy_abs outside of which the image is dimmed.
+        mask: (H, W) of bool in the size of the original image, outside of which the image is dimmed.
     """
 
     title: str
@@ -50,6 +52,7 @@ class Panel:
     boxes: list[BoxMark] = field(default_factory=list)
     points: list[tuple[float, float, str]] = field(default_factory=list)
     lit: Sequence[float] | None = None
+    mask: np.ndarray | None = None
 
 
 def colour_of(number: int) -> str:
@@ -63,6 +66,12 @@ def reduced(pixels: np.ndarray, longest_side: int = LONGEST_SIDE) -> np.ndarray:
     if scale >= 1:
         return pixels
     return cv2.resize(pixels, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA)
+
+
+def outline(mask: np.ndarray) -> list[np.ndarray]:
+    """Closed polygons (n, 2) of x and y around a mask (H, W), holes among them."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    return [contour[:, 0] for contour in contours]
 
 
 def brightest(weights: np.ndarray, num_cells: int) -> float:
@@ -155,6 +164,9 @@ def _draw_panel(axis, pixels: np.ndarray, panel: Panel, image_size: tuple[int, i
     shown = pixels if panel.heat is None else overlay(pixels, panel.heat)
     if panel.lit is not None:
         shown = _dimmed_outside(shown, panel.lit, image_size)
+    if panel.mask is not None:
+        inside = cv2.resize(panel.mask.astype(np.uint8), shown.shape[1::-1], interpolation=cv2.INTER_NEAREST)[..., None]
+        shown = np.where(inside, shown, (shown * DIMMED_OUTSIDE).astype(np.uint8))
     axis.imshow(shown, extent=(0, width, height, 0), aspect='auto')
     axis.set_xlim(0, width)
     axis.set_ylim(height, 0)
@@ -173,6 +185,6 @@ def _draw_panel(axis, pixels: np.ndarray, panel: Panel, image_size: tuple[int, i
 def _dimmed_outside(pixels: np.ndarray, box_xyxy_abs: Sequence[float], image_size: tuple[int, int]) -> np.ndarray:
     scale_y, scale_x = (side / image for side, image in zip(pixels.shape[:2], image_size))
     x0, y0, x1, y1 = (max(0, round(float(value) * scale)) for value, scale in zip(box_xyxy_abs, (scale_x, scale_y) * 2))
-    dimmed = (pixels * 0.35).astype(np.uint8)
+    dimmed = (pixels * DIMMED_OUTSIDE).astype(np.uint8)
     dimmed[y0:y1, x0:x1] = pixels[y0:y1, x0:x1]
     return dimmed

@@ -12,6 +12,7 @@ from torch import nn
 from mmdet_detr_plugin.deployment.runtime import OnnxDetector
 
 from ..builders import NUM_CLASSES, build, detr_config, randomize_norm_layers
+from ..models.panoptic.builders import panoptic_config
 
 pytest.importorskip('onnxscript', reason="needs pip install 'mmdet_detr_plugin[onnx]'")
 
@@ -70,6 +71,9 @@ DETECTORS = {
         bbox_head=dict(num_box_layers=1),
     ),
     'LocalDETR': LOCAL,
+    'panoptic R18': panoptic_config(
+        backbone=NARROW, neck=dict(in_channels=128, **SMALL), mask_head=dict(in_channels=(16, 32, 64)), test_cfg=dict(score_thr=0.3)
+    ),
 }
 
 
@@ -90,6 +94,10 @@ def random_detector(config: dict) -> nn.Module:
     for name, parameter in detector.named_parameters():
         if 'query_embed' in name or 'fc_cls' in name or 'conv_cls' in name:
             nn.init.normal_(parameter, std=0.05 if 'conv_cls' in name else 0.5)  # no dense score so near 1 that it equals another
+    if 'num_things_classes' in config:
+        detector.bbox_head.fc_cls.bias.data[: config['num_things_classes']] += 1.5  # things and stuff are found
+        for layer in (detector.mask_head.attention.q_linear, detector.mask_head.attention.k_linear):
+            layer.weight.data *= 4  # masks of queries differ
     detector.dataset_meta = dict(classes=CLASSES)
     return detector.eval()
 

@@ -25,13 +25,16 @@ BATCHES = {
 
 
 @torch.no_grad()
-def expected(detector, batch: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Boxes as fractions of the images, scores and labels, in mmdet's way: of DETR query by query, of LocalDETR best first."""
+def expected(detector, batch: dict) -> tuple[torch.Tensor, ...]:
+    """Boxes as fractions of the images, scores and labels, in mmdet's way: of DETR query by query, of LocalDETR best first. Of panoptic
+    models also no-object's probability, and masks.
+    """
     inputs, samples = batch['batch_inputs'], batch['batch_data_samples']
     if isinstance(detector, DETR):
-        logits, boxes = (outputs[-1] for outputs in detector(inputs, samples, mode='tensor'))
-        scores, labels = logits.softmax(-1)[..., :-1].max(-1)
-        return bbox_cxcywh_to_xyxy(boxes).clamp(0, 1), scores, labels
+        logits, boxes, *masks = detector(inputs, samples, mode='tensor')
+        probability = logits[-1].softmax(-1)
+        scores, labels = probability[..., :-1].max(-1)
+        return bbox_cxcywh_to_xyxy(boxes[-1]).clamp(0, 1), scores, labels, *([probability[..., -1], *masks] if masks else [])
     found = [sample.pred_instances for sample in detector.predict(inputs, samples, rescale=False)]
     sides = torch.tensor([sample.img_shape[::-1] * 2 for sample in samples])[:, None]
     boxes, scores, labels = (torch.stack([instances[key] for instances in found]) for key in ('bboxes', 'scores', 'labels'))

@@ -194,15 +194,16 @@ class PanopticDETR(DETR):
         return list(self._masks_of(hidden_states, encoded, finer, image, query).split(is_wanted.sum(1).tolist()))
 
     def detect(self, batch_inputs: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        """As ``DETR.detect``, and mask logits (B, Q, H/4, W/4) of all queries."""
+        """As ``DETR.detect``; with a mask head also no-object's probability (B, Q), and mask logits (B, Q, H/4, W/4) of all queries."""
         *finer, feats = self.backbone(batch_inputs)
         encoded = self.neck.encode(feats, padding_mask_of_sizes(sizes, batch_inputs.shape[-2:], feats.shape[-2:]))
         hidden_states = self.neck.decode(encoded, [self.neck.queries(encoded.memory.dtype)])
         logits, boxes = self.bbox_head(hidden_states[-1:], **self._references)
+        found = self.bbox_head.best_classes(logits[-1], boxes[-1])
         if self.mask_head is None:
-            return self.bbox_head.best_classes(logits[-1], boxes[-1])
-        masks = self.mask_head(hidden_states[-1], encoded, finer)
-        return *self.bbox_head.best_classes(logits[-1], boxes[-1]), masks.unflatten(0, hidden_states.shape[1:3])
+            return found
+        masks = self.mask_head(hidden_states[-1], encoded, finer).unflatten(0, hidden_states.shape[1:3])
+        return *found, at_least_float32(logits[-1]).softmax(-1)[..., -1], at_least_float32(masks)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, ...]:
         """Class logits (L, B, Q, K+1), boxes_cxcywh_norm (L, B, Q, 4), and mask logits (B, Q, H/4, W/4) of the last layer."""

@@ -62,6 +62,9 @@
       shape(svg, 'path', { class: 'shade', d: `M0 0H${data.width}V${data.height}H0zM${x} ${y}h${width}v${height}h${-width}z` });
       shape(svg, 'rect', { class: 'region', stroke: chosen.colour, ...rectangle(chosen.region) });
     }
+    for (const entry of chosen ? [chosen] : entries) {
+      if (entry.mask) shape(svg, 'path', { class: 'mask', stroke: entry.colour, fill: entry.colour, d: entry.mask });
+    }
     entries.forEach((entry, number) => {
       if (entry !== chosen) shape(svg, 'rect', { class: chosen ? 'other' : '', stroke: entry.colour, ...rectangle(entry.box) });
     });

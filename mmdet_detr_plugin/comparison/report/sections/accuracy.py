@@ -24,8 +24,28 @@ def models_table(results: dict) -> Section:
         'AP figures are means ± standard deviations over the seeds that finished, from 0 to 1, higher is better; GFLOPs count 10^9 '
         'multiply-adds, which do not tell the speed, and the spread over a few seeds does not tell the chance in the data.'
     )
-    blocks = (Table('Accuracy, speed and cost of each model', columns, tuple(rows)), *_speed_protocol(results))
+    blocks = (Table('Accuracy, speed and cost of each model', columns, tuple(rows)), *_panoptic(results), *_speed_protocol(results))
     return Section('models', 'Accuracy, speed and cost', reading, blocks)
+
+
+def _panoptic(results: dict) -> list[Table | Text]:
+    """Panoptic quality of models with segments."""
+    models = results['models']
+    if not any(model.get('panoptic') for model in models):
+        return []
+    kinds = {'': '', '_th': ' things', '_st': ' stuff'}
+    columns = ('Model', *(f'{figure}{kind}' for kind in kinds.values() for figure in ('PQ', 'SQ', 'RQ')))
+    rows = []
+    for series, model in enumerate(models):
+        found = model.get('panoptic') or {}
+        rows.append(
+            (name_cell(results, series), *(mean_std(found.get(f'{figure}{kind}'), 1) for kind in kinds for figure in ('PQ', 'SQ', 'RQ')))
+        )
+    reading = (
+        'Panoptic quality (PQ) is segmentation quality (SQ, the mean IoU of matched segments) times recognition quality (RQ), in percent, '
+        'the mean over the classes that occur. AP figures are those of the boxes of things.'
+    )
+    return [Table('Panoptic quality of each model', columns, tuple(rows)), Text(reading)]
 
 
 def _speed_protocol(results: dict) -> list[Text]:
