@@ -57,9 +57,18 @@ class RowPlan:
 
 
 def coco_layout(source_rows: int, names: Sequence[str] | None) -> dict[str, int] | None:
-    """COCO's numbering of the rows, where a file of facebookresearch/detr or HF has as many rows and no names that say otherwise."""
+    """COCO's numbering of the rows, where a file of facebookresearch/detr or HF has as many rows and no names that say otherwise.
+
+    HF's published panoptic models call their 250 classes LABEL_0, LABEL_1, ..., which says nothing.
+    """
     agrees = not names or all(names[row] == name for name, row in COCO_ROWS.items())
-    return LAYOUTS.get(source_rows) if agrees else None
+    is_numbered = source_rows == 251 and tuple(names or ()) == tuple(f'LABEL_{row}' for row in range(250))
+    return LAYOUTS.get(source_rows) if agrees or is_numbered else None
+
+
+def layout_of(classes: Sequence[str] | None) -> tuple[int, dict[str, int]] | None:
+    """Number of rows, no-object included, and COCO's numbering for exactly COCO's classes in mmdet's order."""
+    return next(((rows, layout) for rows, layout in LAYOUTS.items() if classes and tuple(layout) == tuple(classes)), None)
 
 
 def row_names(rows: int) -> tuple[str, ...] | None:

@@ -1,7 +1,7 @@
 """From anyone's DETR checkpoint to anyone else's, by way of the plugin's names.
 
-What a target has no place for (class rows of unused category ids, a panoptic mask head) is kept in the entry ``detr_source`` of the written
-file, so that going back is exact.
+What a target has no place for (class rows of unused category ids, a mask head where the config has none) is kept in the entry
+``detr_source`` of the written file, so that going back is exact.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,8 +11,8 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor
 
-from .class_rows import COCO_CLASSES, COCO_ROWS, RowPlan, coco_layout, new_rows, plan_rows
-from .formats import FORMATS, PLUGIN, Format, recognise, to_other_names, to_plugin_names
+from .class_rows import RowPlan, coco_layout, layout_of, new_rows, plan_rows
+from .formats import FORMATS, MASK_PREFIXES, PLUGIN, Format, recognise, to_other_names, to_plugin_names
 
 CLASS_WEIGHT, CLASS_BIAS = 'bbox_head.fc_cls.weight', 'bbox_head.fc_cls.bias'
 QUERIES = 'neck.query_embed.weight'
@@ -29,7 +29,7 @@ class PluginWeights:
     found: Format  # of the file
     source: Format  # where the weights came from, before the plugin
     classes: tuple[str, ...] | None  # names of the class rows without no-object, where they are known
-    aside: dict[str, Tensor] = field(default_factory=dict)  # the mask head, under its own names
+    aside: dict[str, Tensor] = field(default_factory=dict)  # what has no place in a model, under the source's names
     counters: list[str] = field(default_factory=list)  # batch norms whose counter the source has
     dropped: dict | None = None  # class rows that were left out, and where all rows were
     notes: list[str] = field(default_factory=list)
@@ -64,6 +64,7 @@ def load(weights: dict[str, Tensor], kept: dict | None = None) -> PluginWeights:
             result.source = FORMATS[kept['format'], kept['variant']]
             result.aside, result.counters, result.dropped = dict(kept['aside']), list(kept['counters']), kept['dropped']
             _check_kept(result)
+            _take_mask_head(result)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f'the entry detr_source of the file is not one that tools/convert_checkpoint.py wrote ({type(error).__name__}: {error}); '
@@ -91,11 +92,21 @@ def _check_kept(weights: PluginWeights) -> None:
             raise ValueError(f'{name} must be names')
 
 
+def _take_mask_head(weights: PluginWeights) -> None:
+    """A mask head that was kept aside belongs to the weights again."""
+    for name in [name for name in weights.aside if name.startswith(MASK_PREFIXES)]:
+        ours = weights.source.table.to_plugin(name)
+        if ours is None or ours in weights.state:
+            raise ValueError(f'aside has {name}, {"which has no place" if ours is None else "and the weights have it too"}')
+        weights.state[ours] = weights.aside.pop(name)
+
+
 def select_classes(weights: PluginWeights, classes: Sequence[str] | None, num_classes: int | None, fine_tune: bool = False) -> RowPlan:
     """Bring the class rows into the order of the wanted classes; see ``class_rows``.
 
     Args:
-        classes: names of the wanted classes. Without names and number, COCO's layouts become COCO's 80 classes, others stay.
+        classes: names of the wanted classes. Without names and number, COCO's layouts become COCO's 80 or 133 classes, others
+            stay.
         num_classes: how many are wanted.
         fine_tune: start classes that the file lacks anew.
 
@@ -106,7 +117,7 @@ def select_classes(weights: PluginWeights, classes: Sequence[str] | None, num_cl
     rows, source_classes = weights.num_class_rows, weights.classes
     layout = coco_layout(rows, source_classes) if weights.source.name in ('official', 'hf') else None
     if classes is None and num_classes is None:
-        classes, num_classes = (COCO_CLASSES, len(COCO_CLASSES)) if layout else (source_classes, rows - 1)
+        classes, num_classes = (tuple(layout), len(layout)) if layout else (source_classes, rows - 1)
     if fine_tune:
         plan = new_rows(rows, source_classes, classes, layout)
     else:
@@ -162,14 +173,20 @@ def restore_classes(weights: PluginWeights) -> None:
 
 
 def number_as_coco(weights: PluginWeights) -> None:
-    """COCO's 80 classes in the rows of their category ids, as facebookresearch/detr expects them; the unused rows never win."""
+    """COCO's 80 or 133 classes in the rows of their category ids, as facebookresearch/detr expects them; the unused rows never win.
+
+    Without effect on other classes.
+    """
+    if (found := layout_of(weights.classes)) is None:
+        return
+    rows, layout = found
     for name, unused in ((CLASS_WEIGHT, 0.0), (CLASS_BIAS, -100.0)):
         current = weights.state[name]
-        whole = current.new_full((92, *current.shape[1:]), unused)
-        whole[[*COCO_ROWS.values(), 91]] = current
+        whole = current.new_full((rows, *current.shape[1:]), unused)
+        whole[[*layout.values(), rows - 1]] = current
         weights.state[name] = whole
     weights.classes = None
-    weights.notes.append('the 80 classes stand in the 91 rows of COCO category ids')
+    weights.notes.append(f'the {len(layout)} classes stand in the {rows - 1} rows of COCO category ids')
 
 
 def resize_queries(weights: PluginWeights, num_queries: int) -> None:
@@ -216,7 +233,7 @@ def other_weights(weights: PluginWeights, target: Format, is_return: bool) -> di
     """The weights under another implementation's names.
 
     Args:
-        is_return: they go back to where they came from, with the mask head and the counters that came along.
+        is_return: they go back to where they came from, with the counters and the rest that came along.
     """
 
     def is_kept(name: str) -> bool:

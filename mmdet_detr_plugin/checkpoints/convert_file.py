@@ -13,14 +13,16 @@ from ..datasets.records import read_text
 from ..files import write_atomically, write_json
 from . import conversion
 from .architecture import describe, infer_model, model_shapes, shapes_of
-from .class_rows import COCO_CLASSES, row_names
+from .class_rows import LAYOUTS, row_names
 from .conversion import PluginWeights
-from .formats import FORMATS, Format
+from .formats import FORMATS, MASK_PREFIXES, Format
 from .hf_files import classes_of, detr_config, preprocessor_config
+from .mask_head import check_same_heads, fit_mask_head
 from .reading import classes_in, read_checkpoint, weights_of
 
 TARGETS = ('plugin', 'official', 'hf', 'mmdet', 'detrex')
 SINE_DEFAULTS = dict(temperature=10000, normalize=True)
+MODELS = ('mmdet_detr_plugin.DETR', 'mmdet_detr_plugin.PanopticDETR')
 FILE_SUFFIXES = ('.safetensors', '.bin', '.pth', '.pt')
 
 
@@ -37,7 +39,8 @@ def convert_file(
 
     Args:
         to: one of ``TARGETS``. ``hf`` writes a folder with configuration files unless ``target`` is named as a file.
-        config: the plugin's config to fit; without it COCO's layouts become COCO's 80 classes, others stay as they are.
+        config: the plugin's config to fit; without it COCO's layouts become COCO's 80 or 133 classes, others stay as they are, and a mask
+            head stays with its detector.
         classes_file: classes to fine-tune on; see ``read_classes``.
         num_queries: cut or extend the object queries.
         hf_backbone: ``native`` or ``timm``; default: as in the source, else ``native``.
@@ -59,6 +62,7 @@ def convert_file(
         weights.notes.append(f'the file also holds {", ".join(map(str, averaged))}, which was not taken')
 
     target_format = _target_format(to, weights, hf_backbone, cfg is not None and _is_dc5(cfg))
+    lines += fit_mask_head(weights, target_format, cfg, config)
     is_return = target_format == weights.source and to != 'plugin' and cfg is None and classes_file is None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # new rows are the same in every conversion
@@ -72,11 +76,12 @@ def convert_file(
     if cfg is not None:
         _check_expressible(cfg, target_format)
     if not is_return:
-        if to == 'official' and weights.classes == COCO_CLASSES:
+        if to == 'official':
             conversion.number_as_coco(weights)
         left = 'kept aside' if to == 'plugin' else 'left out'
         rows = 0 if weights.dropped is None else len(weights.dropped['dropped'])
-        counts = ((len(weights.aside), 'tensors beside the detector'), (rows, 'class rows'))
+        others = sum(not name.startswith(MASK_PREFIXES) for name in weights.aside)
+        counts = ((others, 'tensors beside the detector'), (rows, 'class rows'))
         lines += [f'{count} {what} are {left}' for count, what in counts if count]
     written = _write(weights, target, target_format, cfg, is_return)
     return [*lines, *(f'note: {note}' for note in weights.notes), f'wrote {written} ({target_format})']
@@ -84,8 +89,8 @@ def convert_file(
 
 def _detr_config(path: Path) -> Config:
     cfg = read_config(path)
-    if not str(cfg.get('model', {}).get('type')).endswith('mmdet_detr_plugin.DETR'):
-        raise ValueError(f'{path} is a config of {cfg.get("model", {}).get("type")}; --config must be one of mmdet_detr_plugin.DETR')
+    if not str(cfg.get('model', {}).get('type')).endswith(MODELS):
+        raise ValueError(f'{path} is a config of {cfg.get("model", {}).get("type")}; --config must be one of {" or ".join(MODELS)}')
     return cfg
 
 
@@ -139,8 +144,8 @@ def _check(weights: PluginWeights, cfg: Config | None, config: Path | None) -> N
 def _classes_of_config(cfg: Config) -> tuple[str, ...] | None:
     dataset = innermost_dataset(cfg.get('train_dataloader', {}))
     classes = (dataset.get('metainfo') or {}).get('classes')
-    if classes is None and 'Coco' in dataset.get('type', '') and cfg.model.bbox_head.num_classes == len(COCO_CLASSES):
-        return COCO_CLASSES
+    if classes is None and 'Coco' in dataset.get('type', ''):  # whose classes are those of CocoDataset or CocoPanopticDataset
+        classes = next((layout for layout in LAYOUTS.values() if len(layout) == cfg.model.bbox_head.num_classes), None)
     return tuple(classes) if classes else None
 
 
@@ -164,15 +169,15 @@ def _write(weights: PluginWeights, target: Path, target_format: Format, cfg: Con
     is_native = target_format.variant.startswith('native')
     if target.suffix in FILE_SUFFIXES:
         return _save(tensors, target)
-    if any(name.startswith('detr.') for name in tensors):
-        raise ValueError(f'a folder of a panoptic model cannot be written yet; write its weights alone to {target}.safetensors')
+    model = infer_model(shapes_of(weights.state))
+    num_heads = model['neck']['num_heads'] if cfg is None else cfg.model.neck.get('num_heads', 8)
     if cfg is None:
-        weights.notes.append('8 attention heads, stride 32 and images of 800 to 1333 are assumed; --config says them')
+        weights.notes.append(f'{num_heads} attention heads, stride 32 and images of 800 to 1333 are assumed; --config says them')
     classes = weights.classes or row_names(weights.num_class_rows)
-    configuration = detr_config(weights.state, classes, 8 if cfg is None else cfg.model.neck.get('num_heads', 8), is_native)
+    configuration = detr_config(weights.state, classes, num_heads, is_native)
     if cfg is not None and _is_dc5(cfg):
         configuration['dilation'] = True
-    processing = preprocessor_config(cfg)
+    processing = preprocessor_config(cfg, is_panoptic='mask_head' in model)
     _save(tensors, target / 'model.safetensors')
     write_json(target / 'config.json', configuration)
     write_json(target / 'preprocessor_config.json', processing)
@@ -183,11 +188,12 @@ def _check_expressible(cfg: Config, target_format: Format) -> None:
     """Refuse what leaves no trace in the weights, and what the target would therefore compute otherwise.
 
     Raises:
-        ValueError: for strides, dilation or a position encoding that the target does not have.
+        ValueError: for strides, dilation, attention heads or a position encoding that the target does not have.
     """
     name, backbone = target_format.name, cfg.model.backbone
     if name == 'plugin':
         return
+    check_same_heads(cfg.model, target_format)
     is_dc5 = _is_dc5(cfg)
     strides, dilations = tuple(backbone.get('strides', (1, 2, 2, 2))), tuple(backbone.get('dilations', (1, 1, 1, 1)))
     if not is_dc5 and (strides, dilations) != ((1, 2, 2, 2), (1, 1, 1, 1)):

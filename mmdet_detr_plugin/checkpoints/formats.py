@@ -8,8 +8,9 @@ from torch import Tensor
 
 from .rename import DEMO, MMDET, OFFICIAL, RenameTable, detrex_table, hf_table
 
-# what panoptic models have beside the detector; their detector's names then start with "detr."
+# what panoptic models of facebookresearch/detr and HF have beside the detector; their detector's names then start with "detr."
 MASK_PREFIXES = ('bbox_attention.', 'mask_head.')
+MASK_HEAD = 'mask_head.'  # of the plugin
 HF_ATTENTION = re.compile(r'(.+\.(?:self_attn|encoder_attn))\.([qkv])_proj\.(weight|bias)')
 PACKED_ATTENTION = re.compile(r'(.+)\.in_proj_(weight|bias)')
 
@@ -25,6 +26,10 @@ class Format:
     @property
     def splits_attention(self) -> bool:
         return self.name == 'hf'
+
+    @property
+    def has_mask_heads(self) -> bool:
+        return self.name in ('plugin', 'official', 'hf') and self.variant != 'demo'
 
     def __str__(self) -> str:
         return f'{self.name} ({self.variant})' if self.variant else self.name
@@ -88,6 +93,8 @@ def _guess(has) -> str:
         'fc.': 'these are weights of an image classifier',
         'rpn_head.': 'these are weights of a two-stage detector such as Faster R-CNN',
         'neck.query_embed.': 'these are weights of a part of the plugin',
+        'bbox_attention.': 'these are weights of a mask head without its detector',
+        'mask_head.attention.': 'these are weights of a mask head without its detector',
     }
     return next((text for start, text in looks.items() if has(start)), 'the weights belong to no DETR that is known here')
 
@@ -120,15 +127,15 @@ def split_attention(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_plugin_names(weights: dict[str, Tensor], source: Format) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The detector's weights under the plugin's names, and under their own a panoptic model's mask head and detrex's loss buffers.
+    """Detector and mask head under the plugin's names, and under their own detrex's loss buffers.
 
     Raises:
-        ValueError: when a tensor has no place in the plugin, listing all of them.
+        ValueError: when a tensor has no place in the plugin, listing all of them, or two have the same.
     """
-    is_panoptic = source is not PLUGIN and any(name.startswith('detr.') for name in weights)
-    prefixes = MASK_PREFIXES if is_panoptic else ('criterion.',) if source.name == 'detrex' else ()
-    aside = {name: value for name, value in weights.items() if name.startswith(prefixes)} if prefixes else {}
+    aside = {name: value for name, value in weights.items() if source.name == 'detrex' and name.startswith('criterion.')}
     detector = {name.removeprefix('detr.'): value for name, value in weights.items() if name not in aside}
+    if twice := [name for name in detector if name in weights and f'detr.{name}' in weights]:
+        raise ValueError(f'the {source} file has {len(twice)} tensors twice, with detr. and without: {", ".join(sorted(twice)[:8])}')
     if source.splits_attention:
         detector = pack_attention(detector)
     renamed = {name: source.table.to_plugin(name) for name in detector}
@@ -139,7 +146,7 @@ def to_plugin_names(weights: dict[str, Tensor], source: Format) -> tuple[dict[st
 
 
 def to_other_names(weights: dict[str, Tensor], target: Format, aside: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of ``to_plugin_names``; with a mask head the detector's names get their ``detr.`` back.
+    """The inverse of ``to_plugin_names``; beside a mask head the detector's names start with ``detr.`` in other implementations.
 
     Raises:
         ValueError: when a parameter has no name there, listing all of them.
@@ -148,8 +155,9 @@ def to_other_names(weights: dict[str, Tensor], target: Format, aside: dict[str, 
     unknown = [name for name, theirs in renamed.items() if theirs is None]
     if unknown:
         raise ValueError(f'{len(unknown)} parameters of the plugin have no name in {target}: {", ".join(sorted(unknown))}')
-    detector = {renamed[name]: value for name, value in weights.items()}
+    state = {renamed[name]: value for name, value in weights.items()}
     if target.splits_attention:
-        detector = split_attention(detector)
-    prefix = 'detr.' if any(name.startswith(MASK_PREFIXES) for name in aside) else ''
-    return {**{prefix + name: value for name, value in detector.items()}, **aside}
+        state = split_attention(state)
+    if target is not PLUGIN and any(name.startswith(MASK_HEAD) for name in weights):
+        state = {name if name.startswith(MASK_PREFIXES) else f'detr.{name}': value for name, value in state.items()}
+    return {**state, **aside}

@@ -32,20 +32,21 @@ def classes_of(folder: Path) -> tuple[str, ...] | None:
 
 
 def detr_config(state: dict[str, Tensor], classes: Sequence[str] | None, num_heads: int, native_resnet: bool) -> dict:
-    """``config.json`` of a ``DetrForObjectDetection``.
+    """``config.json`` of a ``DetrForObjectDetection``, or with a mask head of a ``DetrForSegmentation``.
 
     Args:
         state: weights under the plugin's names.
         classes: names of the classes; numbered ones where they are not known.
-        num_heads: attention heads, which the weights do not tell.
+        num_heads: attention heads, which a detector's weights do not tell; those of the mask head are the same.
         native_resnet: transformers' own ResNet instead of timm's.
     """
     shapes = shapes_of(state)
     model = infer_model(shapes)
     neck, (kind, depths) = model['neck'], resnet_layout(shapes)
+    is_panoptic = 'mask_head' in model
     classes = classes or [f'LABEL_{index}' for index in range(model['bbox_head']['num_classes'])]
     config = dict(
-        architectures=['DetrForObjectDetection'],
+        architectures=['DetrForSegmentation' if is_panoptic else 'DetrForObjectDetection'],
         model_type='detr',
         auxiliary_loss=False,
         d_model=neck['embed_dims'],
@@ -70,12 +71,12 @@ def detr_config(state: dict[str, Tensor], classes: Sequence[str] | None, num_hea
         depths=list(depths),
         embedding_size=shapes['backbone.conv1.weight'][0],
         hidden_sizes=[shapes[f'backbone.layer{stage}.0.{last_norm}.weight'][0] for stage in (1, 2, 3, 4)],
-        out_features=['stage4'],
+        out_features=[f'stage{stage}' for stage in ((1, 2, 3, 4) if is_panoptic else (4,))],
     )
     return config | dict(use_timm_backbone=False, backbone=None, backbone_config=resnet)
 
 
-def preprocessor_config(cfg: Config | None) -> dict:
+def preprocessor_config(cfg: Config | None, is_panoptic: bool = False) -> dict:
     """``preprocessor_config.json``: how test images are resized and normalised; the paper's way without a config.
 
     Raises:
@@ -97,7 +98,7 @@ def preprocessor_config(cfg: Config | None) -> dict:
         image_mean=[value / 255 for value in mean],
         image_std=[value / 255 for value in std],
         do_pad=True,
-        format='coco_detection',
+        format='coco_panoptic' if is_panoptic else 'coco_detection',
     )
 
 

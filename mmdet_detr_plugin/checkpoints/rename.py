@@ -43,6 +43,28 @@ def _renamed(name: str, rules: list[tuple[re.Pattern, str]]) -> str | None:
     return None
 
 
+def _mask_head(state_dict_keys: bool = False) -> list[tuple[str, str]]:
+    """The mask head of facebookresearch/detr, also in HF's files; ``state_dict_keys``: the names that HF's version 5 shows in memory."""
+    if state_dict_keys:
+        blocks = ['conv1', 'conv2', *(f'fpn_stages.{stage}.refine' for stage in range(3))]
+        convs, norms = ([f'{block}.{part}' for block in blocks] for part in ('conv', 'norm'))
+        adapters = [f'fpn_stages.{stage}.fpn_adapter' for stage in range(3)]
+        projection, last = 'proj', 'output_conv'
+    else:
+        convs, norms = ([f'{part}{number}' for number in range(1, 6)] for part in ('lay', 'gn'))
+        adapters = [f'adapter{number}' for number in (1, 2, 3)]
+        projection, last = 'linear', 'out_lay'
+    return [
+        *((f'mask_head.attention.{letter}_linear.*', f'bbox_attention.{letter}_{projection}.*') for letter in 'qk'),
+        *(
+            (f'mask_head.mask_convs.{ours}.{index}.*', f'mask_head.{theirs}.*')
+            for ours, names in dict(convs=convs, norms=norms, adapters=adapters).items()
+            for index, theirs in enumerate(names)
+        ),
+        ('mask_head.mask_convs.conv_out.*', f'mask_head.{last}.*'),
+    ]
+
+
 OFFICIAL = RenameTable(
     [
         ('backbone.*', 'backbone.0.body.*'),
@@ -53,6 +75,7 @@ OFFICIAL = RenameTable(
         ('neck.query_embed.*', 'query_embed.*'),
         ('bbox_head.fc_cls.*', 'class_embed.*'),
         ('bbox_head.box_mlp.*', 'bbox_embed.*'),
+        *_mask_head(),
     ]
 )
 
@@ -181,6 +204,7 @@ def hf_table(native_resnet: bool, state_dict_keys: bool) -> RenameTable:
             ),
             ('bbox_head.fc_cls.*', 'class_labels_classifier.*'),
             ('bbox_head.box_mlp.*', 'bbox_predictor.*'),
+            *_mask_head(state_dict_keys),
         ]
     )
 

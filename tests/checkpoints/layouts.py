@@ -77,10 +77,24 @@ def demo(rows: int = 92, dims: int = 32, feedforward: int = 64) -> dict[str, tup
     return shapes | linear('linear_class', rows, dims) | linear('linear_bbox', 4, dims)
 
 
-def panoptic(rows: int = 251) -> dict[str, tuple[int, ...]]:
-    shapes = {f'detr.{name}': shape for name, shape in official(rows).items()}
-    shapes |= linear('bbox_attention.q_linear', 32, 32) | linear('bbox_attention.k_linear', 32, 32)
-    return shapes | {'mask_head.lay1.weight': (40, 40, 3, 3), 'mask_head.lay1.bias': (40,), 'mask_head.gn1.weight': (40,)}
+def panoptic(rows: int = 251, heads: int = 8, **detector) -> dict[str, tuple[int, ...]]:
+    shapes = {f'detr.{name}': shape for name, shape in official(rows, **detector).items()}
+    return shapes | mask_head(heads, (256, 512, 1024) if detector.get('bottleneck') else (64, 128, 256))
+
+
+def mask_head(heads: int = 8, channels: tuple[int, int, int] = (64, 128, 256)) -> dict[str, tuple[int, ...]]:
+    """Of facebookresearch/detr, for 32 channels of the transformer and the backbone's channels at strides 4, 8 and 16."""
+    shapes = linear('bbox_attention.q_linear', 32, 32) | linear('bbox_attention.k_linear', 32, 32)
+    widths = [32 + heads, 32 + heads, 16, 8, 4, 2]
+    for layer in range(1, 6):
+        shapes |= conv(f'mask_head.lay{layer}', widths[layer], widths[layer - 1], 3) | layer_norm(f'mask_head.gn{layer}', widths[layer])
+    for number, (width, into) in enumerate(zip((16, 8, 4), channels[::-1], strict=True), start=1):
+        shapes |= conv(f'mask_head.adapter{number}', width, into, 1)
+    return shapes | conv('mask_head.out_lay', 1, 2, 3)
+
+
+def conv(prefix: str, out: int, into: int, kernel: int) -> dict[str, tuple[int, ...]]:
+    return {f'{prefix}.weight': (out, into, kernel, kernel), f'{prefix}.bias': (out,)}
 
 
 def detrex(rows: int = 81, torchvision_resnet: bool = False) -> dict[str, tuple[int, ...]]:

@@ -95,19 +95,6 @@ def test_official_coco_rows_become_the_configs_classes_by_category_id(tmp_path):
     )
 
 
-def test_panoptic_rows_become_classes_by_category_id(tmp_path):
-    weights = layouts.filled(layouts.panoptic())
-    weights['detr.class_embed.bias'] = torch.arange(251.0)
-    source = save(weights, tmp_path / 'source.pth')
-    convert_file(source, tmp_path / 'things.pth', config=write_config(tmp_path))
-    assert load(tmp_path / 'things.pth')['state_dict']['bbox_head.fc_cls.bias'].tolist() == [*COCO_ROWS.values(), 250]
-    names = tmp_path / 'classes.txt'
-    names.write_text('\n'.join(PANOPTIC_ROWS))
-    convert_file(source, tmp_path / 'all.pth', classes_file=names)
-    bias = load(tmp_path / 'all.pth')['state_dict']['bbox_head.fc_cls.bias'].tolist()
-    assert len(bias) == 134 and bias[80] == 92 and bias[-2:] == [200, 250]  # banner, ..., rug-merged, no-object
-
-
 def test_other_class_counts_map_one_to_one_or_are_refused(tmp_path):
     source = save(layouts.filled(layouts.official(rows=6)), tmp_path / 'source.pth')
     lines = convert_file(source, tmp_path / 'plugin.pth', config=write_config(tmp_path, bbox_head=dict(num_classes=5)))
