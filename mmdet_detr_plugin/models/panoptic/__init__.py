@@ -2,6 +2,5 @@
 
 from .detector import PanopticDETR
 from .mask_head import DETRMaskHead
-from .panoptic_fpn import PanopticFPN
 
-__all__ = ['DETRMaskHead', 'PanopticDETR', 'PanopticFPN']
+__all__ = ['DETRMaskHead', 'PanopticDETR']
