@@ -83,7 +83,7 @@ def _check_segment(segment: dict, where: str, category_ids: set) -> None:
     where = f'segment {segment["id"]} in {where}'
     category = segment.get('category_id')
     if type(category) not in (int, str) or category not in category_ids:
-        raise ValueError(f"{where} has category_id {shown(category)}, which is not among {listed_ids(category_ids)}. {FIX}")
+        raise ValueError(f'{where} has category_id {shown(category)}, which is not among {listed_ids(category_ids)}. {FIX}')
     box = segment.get('bbox')
     if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box)) and min(box[2:]) >= 0):
         raise ValueError(f'{where} has the bbox {shown(box)}; expected [x, y, width, height] in pixels. {FIX}')
@@ -104,7 +104,7 @@ def check_things_first(categories: list[dict]) -> None:
         first = flags.index(False)
         later = first + flags[first:].index(True)
         raise ValueError(
-            f'lists the stuff {categories[first]["name"]!r} before the thing {categories[later]["name"]!r}; expected all things (isthing 1) '
+            f'lists the stuff {categories[first]["name"]!r} before the thing {categories[later]["name"]!r}; expected things (isthing 1) '
             'first, as labels follow the order of "categories" and panoptic models take the first ones for things. Reorder that list.'
         )
 

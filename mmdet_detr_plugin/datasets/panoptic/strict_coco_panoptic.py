@@ -64,8 +64,8 @@ class StrictCocoPanopticDataset(StrictReading, CocoPanopticDataset):
 
     def _load_and_check(self, path: str) -> CheckedCOCOPanoptic:
         coco = super()._load_and_check(path)
-        categories = coco.dataset['categories']
-        if missing := [category['name'] for category in categories if category['name'] not in self.metainfo['classes']]:
+        categories, classes = coco.dataset['categories'], self.metainfo['classes']
+        if missing := [category['name'] for category in categories if category['name'] not in classes]:
             raise ValueError(
                 f'metainfo.classes lacks {list_names(missing)} of {self.ann_file}; name all of its categories, '
                 'as panoptic segmentation gives every pixel a class, or remove those and their segments from the file.'

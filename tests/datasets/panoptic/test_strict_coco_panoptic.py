@@ -30,6 +30,7 @@ def build(root, classes=CLASSES, ann_file='panoptic.json', **changes):
         metainfo=metainfo,
         filter_cfg=None,
         pipeline=[],
+        serialize_data=False,  # takes longer than all the rest
     )
     return DATASETS.build(config | changes)
 
