@@ -25,5 +25,6 @@ custom_hooks = [
     dict(type='mmdet_detr_plugin.PlainParamGroupsHook'),
     # evaluation and --resume with a checkpoint of another model stop; mmengine would go on with random weights
     dict(type='mmdet_detr_plugin.CheckpointFitHook'),
-    dict(type='NumClassCheckHook'),
+    # a model's numbers of classes are those of the data; things and stuff each
+    dict(type='mmdet_detr_plugin.NumClassCheckHook'),
 ]

@@ -26,45 +26,70 @@ def check_content(content: dict) -> None:
     Raises:
         ValueError: as ``CheckedCOCO``.
     """
-    for key in ('images', 'categories', 'annotations'):
-        # files of test sets have no annotations
-        if not isinstance(content.get(key, [] if key == 'annotations' else None), list):
-            found = f'{key!r} is a {type(content[key]).__name__}' if key in content else f'there is no {key!r}, only {list(content)[:6]}'
-            raise ValueError(f'not a COCO JSON: expected an object with the lists "images", "annotations" and "categories", {found}.')
-    if not content['images']:
-        raise ValueError(f'lists no images; expected at least one. {FIX}')
-    category_ids = _checked_ids('category', content['categories'])
-    names = [category.get('name') for category in content['categories']]
-    for number, name in enumerate(names):
-        if not isinstance(name, str) or not name or name in names[:number]:
-            what = f'has the name {name!r}, which another category has too' if name in names[:number] else f'has the name {name!r}'
-            raise ValueError(f'category {content["categories"][number]["id"]} {what}; expected a text, another one for each. {FIX}')
-    image_ids = _checked_ids('image', content['images'])
-    for image in content['images']:
-        _check_image(image)
+    check_lists(content)
+    category_ids = check_categories(content['categories'])
+    image_ids = check_images(content['images'])
     annotations = content.get('annotations', [])
     _checked_ids('annotation', annotations)
     for annotation in annotations:
         _check_annotation(annotation, image_ids, category_ids)
 
 
-def _checked_ids(what: str, entries: list) -> set:
+def check_lists(content: dict, kind: str = 'COCO JSON', fix: str = FIX) -> None:
+    """Look at what the file consists of.
+
+    Raises:
+        ValueError: as ``CheckedCOCO``.
+    """
+    for key in ('images', 'categories', 'annotations'):
+        # files of test sets have no annotations
+        if not isinstance(content.get(key, [] if key == 'annotations' else None), list):
+            found = f'{key!r} is a {type(content[key]).__name__}' if key in content else f'there is no {key!r}, only {list(content)[:6]}'
+            raise ValueError(f'not a {kind}: expected an object with the lists "images", "annotations" and "categories", {found}.')
+    if not content['images']:
+        raise ValueError(f'lists no images; expected at least one. {fix}')
+
+
+def check_categories(categories: list, fix: str = FIX) -> set:
+    """Look at ids and names; ``fix`` is the advice of the messages.
+
+    Raises:
+        ValueError: as ``CheckedCOCO``.
+    """
+    ids = _checked_ids('category', categories, fix)
+    names = [category.get('name') for category in categories]
+    for number, name in enumerate(names):
+        if not isinstance(name, str) or not name or name in names[:number]:
+            what = f'has the name {name!r}, which another category has too' if name in names[:number] else f'has the name {name!r}'
+            raise ValueError(f'category {categories[number]["id"]} {what}; expected a text, another one for each. {fix}')
+    return ids
+
+
+def check_images(images: list, fix: str = FIX) -> set:
+    """Look at ids, file names and sizes.
+
+    Raises:
+        ValueError: as ``CheckedCOCO``.
+    """
+    ids = _checked_ids('image', images, fix)
+    for image in images:
+        if not isinstance(image.get('file_name'), str) or not image['file_name']:
+            raise ValueError(f'image {image["id"]} has the file_name {image.get("file_name")!r}; expected the path of its file. {fix}')
+        for key in ('width', 'height'):
+            if not (is_number(image.get(key)) and 1 <= image[key] <= LARGEST):
+                raise ValueError(f'image {image["id"]} has the {key} {shown(image.get(key))}; expected pixels from 1 to {LARGEST}. {fix}')
+    return ids
+
+
+def _checked_ids(what: str, entries: list, fix: str = FIX) -> set:
     seen = set()
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or type(entry.get('id')) not in (int, str):
-            raise ValueError(f'{what} number {number} (from 0) must be an object with an "id", a number or text; got {entry!r:.100}. {FIX}')
+            raise ValueError(f'{what} number {number} (from 0) must be an object with an "id", a number or text; got {entry!r:.100}. {fix}')
         if entry['id'] in seen:
-            raise ValueError(f'{what} id {entry["id"]} is there twice; expected another one for each, or one of them would be lost. {FIX}')
+            raise ValueError(f'{what} id {entry["id"]} is there twice; expected another one for each, or one of them would be lost. {fix}')
         seen.add(entry['id'])
     return seen
-
-
-def _check_image(image: dict) -> None:
-    if not isinstance(image.get('file_name'), str) or not image['file_name']:
-        raise ValueError(f'image {image["id"]} has the file_name {image.get("file_name")!r}; expected the path of its file. {FIX}')
-    for key in ('width', 'height'):
-        if not (_is_number(image.get(key)) and 1 <= image[key] <= LARGEST):
-            raise ValueError(f'image {image["id"]} has the {key} {_shown(image.get(key))}; expected pixels from 1 to {LARGEST}. {FIX}')
 
 
 def _check_annotation(annotation: dict, image_ids: set, category_ids: set) -> None:
@@ -73,17 +98,17 @@ def _check_annotation(annotation: dict, image_ids: set, category_ids: set) -> No
         value = annotation.get(key)
         if type(value) not in (int, str) or value not in ids:
             of = 'images' if key == 'image_id' else 'categories'
-            raise ValueError(f"{where} has {key} {_shown(value)}, which is not among the file's {len(ids)} {of} {_some(ids)}. {FIX}")
+            raise ValueError(f"{where} has {key} {shown(value)}, which is not among the file's {len(ids)} {of} {listed_ids(ids)}. {FIX}")
     box = annotation.get('bbox')
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)) and all(abs(value) <= LARGEST for value in box)):
-        raise ValueError(f'{where} has the bbox {_shown(box)}; expected [x, y, width, height] in pixels, up to {LARGEST}. {FIX}')
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box)) and all(abs(value) <= LARGEST for value in box)):
+        raise ValueError(f'{where} has the bbox {shown(box)}; expected [x, y, width, height] in pixels, up to {LARGEST}. {FIX}')
     if box[2] < 0 or box[3] < 0:
         raise ValueError(f'{where} has the bbox {box} of negative size; expected [x, y, width, height]. Were corners given? {FIX}')
-    if not _is_number(annotation.get('area')):
-        area = _shown(annotation.get('area'))
+    if not is_number(annotation.get('area')):
+        area = shown(annotation.get('area'))
         raise ValueError(f"{where} has the area {area}; expected the object's pixels (width x height of its box will do). {FIX}")
     if annotation.get('iscrowd', 0) not in (0, 1):
-        raise ValueError(f'{where} has iscrowd {_shown(annotation["iscrowd"])}; expected 0 or 1. {FIX}')
+        raise ValueError(f'{where} has iscrowd {shown(annotation["iscrowd"])}; expected 0 or 1. {FIX}')
 
 
 def check_for_evaluation(content: dict) -> None:
@@ -118,15 +143,15 @@ def odd_boxes(content: dict) -> Iterator[str]:
             yield f'{len(found)} boxes {what}; the first: annotation {found[0]["id"]}, bbox {found[0]["bbox"]}'
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
     """NaN is none: it compares with nothing."""
     return type(value) in (int, float) and abs(value) < float('inf')
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     return f'{value!r:.80}'
 
 
-def _some(ids: set, most: int = 12) -> str:
-    shown = ', '.join(map(repr, sorted(ids, key=lambda value: (isinstance(value, str), value))[:most]))
-    return f'({shown}{", ..." if len(ids) > most else ""})'
+def listed_ids(ids: set, most: int = 12) -> str:
+    first = ', '.join(map(repr, sorted(ids, key=lambda value: (isinstance(value, str), value))[:most]))
+    return f'({first}{", ..." if len(ids) > most else ""})'

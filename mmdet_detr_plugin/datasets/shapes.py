@@ -13,6 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from ..files import write_json
+from .panoptic.segment_ids import encode_png
 
 CLASSES = ('circle', 'square', 'triangle', 'star')
 STUFF_CLASSES = ('noise', 'stripes', 'gradient')
@@ -202,7 +203,7 @@ def write_split(out: Path, seed: int, split: str, count: int, size: int = 128, p
                 )
             )
         ids, segments = _panoptic(scene)
-        _write_png(panoptic_dir / name, np.stack((ids >> 16, ids >> 8 & 255, ids & 255), axis=-1).astype(np.uint8))  # BGR of id's bytes
+        (panoptic_dir / name).write_bytes(encode_png(ids))
         panoptic.append(dict(image_id=image_id, file_name=name, segments_info=segments))
     things = [dict(id=i + 1, name=name, supercategory='shape', isthing=1) for i, name in enumerate(CLASSES)]
     stuff = [dict(id=len(CLASSES) + i + 1, name=name, supercategory='texture', isthing=0) for i, name in enumerate(STUFF_CLASSES)]

@@ -9,6 +9,7 @@ from .cpu_runner import CPURunner
 from .epoch_seed_hook import EpochSeedHook
 from .matching_record_hook import MatchingRecordHook
 from .non_finite_hook import NonFiniteHook
+from .num_class_check_hook import NumClassCheckHook
 from .plain_checkpoint_hook import PlainCheckpointHook
 from .plain_param_groups_hook import PlainParamGroupsHook
 from .safe_checkpoint_hook import SafeCheckpointHook
@@ -23,6 +24,7 @@ __all__ = [
     'EpochSeedHook',
     'MatchingRecordHook',
     'NonFiniteHook',
+    'NumClassCheckHook',
     'PlainCheckpointHook',
     'PlainParamGroupsHook',
     'SafeCheckpointHook',

@@ -8,7 +8,7 @@ from .detr_head import DETRHead
 from .folded_resnet import FoldedResNet
 from .hungarian_assigner import HungarianAssigner
 from .local_detr import LocalDETR, LocalDETRHead, PyramidEncoder
-from .panoptic import DETRMaskHead, PanopticDETR
+from .panoptic import DETRMaskHead, PanopticDETR, PanopticFPN
 from .position_encoding import LearnedPositionEncoding, SinePositionEncoding
 from .training_aids import DenoisingQueries, DenseHeads, JitteredBoxes, QueryGroups
 from .transformer_neck import TransformerNeck
@@ -27,6 +27,7 @@ __all__ = [
     'LocalDETR',
     'LocalDETRHead',
     'PanopticDETR',
+    'PanopticFPN',
     'PretrainedBackbone',
     'PyramidEncoder',
     'QueryGroups',

@@ -15,6 +15,7 @@ from mmdet_detr_plugin.models.dropout import Dropout
 
 from ..builders import build, make_batch
 from ..conftest import ROOT
+from ..models.panoptic.builders import panoptic_batch
 
 CONFIGS = sorted(path.relative_to(ROOT / 'configs') for path in (ROOT / 'configs').glob('*/*.py') if '_base_' not in path.parts)
 FAMILIES = ('detr', 'detr-aided', 'local-detr')
@@ -78,16 +79,23 @@ def test_config_builds_twice_unchanged_and_trains_one_step(name):
     model = MODELS.build(cfg.model)
     if cfg.model.type.startswith('mmdet_detr_plugin.'):  # mmdet's FasterRCNN writes into its own
         assert cfg.model.to_dict() == before
-    num_classes = model.bbox_head.num_classes if hasattr(model, 'bbox_head') else model.roi_head.bbox_head.num_classes
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
     model.train()
     tracked = {key: value.clone() for key, value in model.named_parameters() if value.requires_grad and 'backbone' not in key}
-    losses = model.loss(**make_batch([(64, 96), (96, 80)], [3, 0], num_classes))
+    losses = model.loss(**batch_for(model))
     total, _ = model.parse_losses(losses)
     assert torch.isfinite(total)
     optimizer.update_params(total)
     assert sum(not torch.equal(value, dict(model.named_parameters())[key]) for key, value in tracked.items()) > 0.9 * len(tracked)
     assert all(torch.isfinite(value).all() for value in model.parameters())
+
+
+def batch_for(model) -> dict:
+    """Two images, one of them without things."""
+    shapes, counts = [(64, 96), (96, 80)], [3, 0]
+    if hasattr(model, 'num_things_classes'):
+        return panoptic_batch(shapes, counts, things=model.num_things_classes)
+    return make_batch(shapes, counts, model.bbox_head.num_classes if hasattr(model, 'bbox_head') else model.roi_head.bbox_head.num_classes)
 
 
 @pytest.mark.parametrize('names', PAIRS, ids=lambda names: names[0])
@@ -176,6 +184,11 @@ def test_plugin_types_are_scoped(name):
         'HungarianAssigner',
         'TransformerNeck',
         'StrictCocoDataset',
+        'StrictCocoPanopticDataset',
+        'LoadPanopticAnnotations',
+        'CocoPanopticMetric',
+        'PanopticFPN',
+        'NumClassCheckHook',
         'SinePositionEncoding',
         'ResNetDC5',
         'PretrainedBackbone',

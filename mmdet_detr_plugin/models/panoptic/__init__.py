@@ -2,5 +2,6 @@
 
 from .detector import PanopticDETR
 from .mask_head import DETRMaskHead
+from .panoptic_fpn import PanopticFPN
 
-__all__ = ['DETRMaskHead', 'PanopticDETR']
+__all__ = ['DETRMaskHead', 'PanopticDETR', 'PanopticFPN']

@@ -22,14 +22,14 @@ def panoptic_config(**changes) -> dict:
     return config | {key: value for key, value in changes.items() if not isinstance(value, dict)}
 
 
-def panoptic_batch(img_shapes: list[tuple[int, int]], counts: list[int], seed: int = 0, stuff: bool = True) -> dict:
+def panoptic_batch(img_shapes: list[tuple[int, int]], counts: list[int], seed: int = 0, stuff: bool = True, things: int = THINGS) -> dict:
     """A batch whose things are rectangles, and whose stuff is what they leave of the upper and the lower half."""
-    batch = make_batch(img_shapes, counts, THINGS, seed)
+    batch = make_batch(img_shapes, counts, things, seed)
     for (height, width), sample in zip(img_shapes, batch['batch_data_samples'], strict=True):
         boxes = sample.gt_instances.bboxes.round()
         boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2] + 1)
         masks = [rectangle(box, (height, width)) for box in boxes.int().tolist()]
-        set_segments(sample, boxes, sample.gt_instances.labels, masks, [THINGS, THINGS + 1] if stuff else [])
+        set_segments(sample, boxes, sample.gt_instances.labels, masks, [things, things + 1] if stuff else [])
     return batch
 
 
