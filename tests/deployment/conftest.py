@@ -72,7 +72,7 @@ DETECTORS = {
     ),
     'LocalDETR': LOCAL,
     'panoptic R18': panoptic_config(
-        backbone=NARROW, neck=dict(in_channels=128, **SMALL), mask_head=dict(in_channels=(16, 32, 64)), test_cfg=dict(score_thr=0.3)
+        backbone=NARROW, neck=dict(in_channels=128, **SMALL), mask_head=dict(in_channels=(16, 32, 64)), test_cfg=dict(score_thr=0.2)
     ),
 }
 
@@ -95,9 +95,11 @@ def random_detector(config: dict) -> nn.Module:
         if 'query_embed' in name or 'fc_cls' in name or 'conv_cls' in name:
             nn.init.normal_(parameter, std=0.05 if 'conv_cls' in name else 0.5)  # no dense score so near 1 that it equals another
     if 'num_things_classes' in config:
-        detector.bbox_head.fc_cls.bias.data[: config['num_things_classes']] += 1.5  # things and stuff are found
-        for layer in (detector.mask_head.attention.q_linear, detector.mask_head.attention.k_linear):
-            layer.weight.data *= 4  # masks of queries differ
+        detector.bbox_head.fc_cls.bias.data[-1] -= 9  # every query finds something
+        for parameter in (*detector.neck.parameters(), *detector.mask_head.attention.parameters()):
+            if parameter.dim() == 2:
+                nn.init.normal_(parameter, std=0.3)  # queries look at different places, and masks differ
+        detector.mask_head.mask_convs.convs[0].weight.data[:, detector.mask_head.embed_dims :] *= 100
     detector.dataset_meta = dict(classes=CLASSES)
     return detector.eval()
 

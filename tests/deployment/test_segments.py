@@ -69,7 +69,7 @@ def test_results_on_files_are_those_of_mmdets_call(export, tmp_path):
 
 def test_the_file_says_what_its_masks_are(export):
     description = export('panoptic R18').onnx.description
-    assert description.panoptic == dict(num_things_classes=THINGS, score_thr=0.3, panoptic_on=True, instance_on=True)
+    assert description.panoptic == dict(num_things_classes=THINGS, score_thr=0.2, panoptic_on=True, instance_on=True)
     changed = {
         **description.as_metadata(),
         'panoptic': '{"num_things_classes": 99, "score_thr": 0.3, "panoptic_on": true, "instance_on": true}',
