@@ -1,5 +1,6 @@
 """Predictions as files, in COCO's panoptic result format: a JSON, and a folder of PNGs with segment ids."""
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -23,7 +24,7 @@ class PanopticResultFiles:
         """Before PNGs are replaced: results of an earlier evaluation are none any more."""
         self.json_path.unlink(missing_ok=True)
 
-    def write_image(self, file_name: str, pred_map: np.ndarray, segments: list[Segment], category_ids: list) -> dict:
+    def write_image(self, file_name: str, pred_map: np.ndarray, segments: list[Segment], category_ids: Sequence) -> dict:
         """Write an image's PNG.
 
         Args:
@@ -51,6 +52,6 @@ class PanopticResultFiles:
         write_atomically(encode_png(ids), self.folder / name)
         return dict(file_name=str(name), segments_info=infos)
 
-    def finish(self, annotations: list[dict]) -> None:
-        """Write the JSON of all images' annotations."""
-        write_json(self.json_path, dict(annotations=annotations))
+    def finish(self, annotations: list[dict], **lists: list[dict]) -> None:
+        """Write the JSON of all images' annotations, and other lists such as ``images`` and ``categories``."""
+        write_json(self.json_path, dict(annotations=annotations, **lists))

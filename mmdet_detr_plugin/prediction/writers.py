@@ -1,4 +1,4 @@
-"""Detections as files: drawn images and videos, COCO JSON, CSV."""
+"""Detections as files: drawn images and videos, COCO JSON, CSV; segments in COCO's panoptic format."""
 
 import csv
 import io
@@ -7,10 +7,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from mmdet.evaluation.functional import INSTANCE_OFFSET
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from pycocotools import mask as coco_mask
 
+from ..evaluation.panoptic_quality import Segment
+from ..evaluation.panoptic_results import PanopticResultFiles
 from ..files import write_atomically, write_json
 from .inputs import Frame, is_video
 
@@ -19,6 +22,8 @@ COLUMNS = ('file', 'frame', 'class', 'score', 'x', 'y', 'width', 'height')
 
 class PredictionWriter:
     """Collects detections and writes ``predictions.json`` and ``predictions.csv`` at the end; drawn images as they come.
+
+    Of models with segments also ``predictions.panoptic.json``, with a PNG of segment ids for each image in ``predictions.panoptic/``.
 
     Args:
         folder: of everything.
@@ -36,6 +41,8 @@ class PredictionWriter:
         self.annotations: list[dict] = []
         self.problems: list[tuple[str, str]] = []
         self.drawn: set[Path] = set()
+        self.panoptic = PanopticResultFiles(str(folder / 'predictions'))
+        self.segments: list[dict] = []
         self.video: tuple[Path, cv2.VideoWriter] | None = None
 
     def add(self, frame: Frame, sample: DetDataSample | None) -> int:
@@ -58,6 +65,8 @@ class PredictionWriter:
             if mask is not None:
                 entry |= _segmentation(mask)
             self.annotations.append(entry)
+        if 'pred_panoptic_seg' in sample:
+            self._add_segments(image_id, frame, sample.pred_panoptic_seg.sem_seg[0].cpu().numpy())
         if self.visualizer is not None:
             self._draw(frame, sample)
         return len(found)
@@ -78,7 +87,19 @@ class PredictionWriter:
             frame = '' if image['frame'] is None else image['frame']
             writer.writerow([image['file_name'], frame, self.classes[item['category_id'] - 1], item['score'], *item['bbox']])
         write_atomically(text.getvalue().encode(), paths[1])
+        if self.segments:
+            self.panoptic.finish(self.segments, images=self.images, categories=categories)
+            paths.append(self.panoptic.json_path)
         return paths
+
+    def _add_segments(self, image_id: int, frame: Frame, pred_map: np.ndarray) -> None:
+        if not self.segments:
+            self.panoptic.start()
+        segments = [Segment(value, value % INSTANCE_OFFSET) for value in np.unique(pred_map).tolist()]
+        segments = [segment for segment in segments if segment.label < len(self.classes)]
+        stem = frame.source.stem if frame.number is None else f'{frame.source.stem}-{frame.number:06d}'
+        entry = self.panoptic.write_image(f'{image_id:06d}-{stem}.png', pred_map, segments, range(1, len(self.classes) + 1))
+        self.segments.append(dict(image_id=image_id, **entry))
 
     def _draw(self, frame: Frame, sample: DetDataSample) -> None:
         pixels = np.ascontiguousarray(frame.pixels[..., ::-1])

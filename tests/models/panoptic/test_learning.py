@@ -30,6 +30,7 @@ def plain_config(root) -> Config:
     cfg.model.neck.position_encoding.num_feats = 64
     cfg.model.bbox_head.embed_dims = cfg.model.mask_head.embed_dims = 128
     cfg.optim_wrapper.optimizer.lr = 1e-3
+    cfg.optim_wrapper.paramwise_cfg = None
     cfg.optim_wrapper.clip_grad.max_norm = 0.1
     cfg.test_evaluator[0].update(ann_file=f'{root}/annotations/panoptic_train.json', seg_prefix=f'{root}/annotations/panoptic_train/')
     return cfg
@@ -78,14 +79,14 @@ def overfit(tmp_path, steps: int) -> tuple[dict, dict]:
 
 
 def test_panoptic_quality_rises_on_eight_images(tmp_path):
-    before, after = overfit(tmp_path, steps=60)
+    before, after = overfit(tmp_path, steps=100)
     assert before['coco_panoptic/PQ'] < 1
-    assert after['coco_panoptic/PQ'] > 10
+    assert after['coco_panoptic/PQ'] > 20
 
 
 @pytest.mark.slow
 def test_overfits_eight_images(tmp_path):
-    """PQ of at least 0.9; about 4 minutes on 2 cores."""
+    """PQ of at least 0.9; two minutes on one core."""
     _, after = overfit(tmp_path, steps=400)
     assert after['coco_panoptic/PQ'] >= 90
     assert after['coco_panoptic/PQ_th'] >= 85 and after['coco_panoptic/PQ_st'] >= 85

@@ -79,6 +79,19 @@ def test_gradients_equal_the_written_out_forms():
         torch.testing.assert_close(one, other)
 
 
+def test_map_gain_changes_the_start_alone():
+    torch.manual_seed(0)
+    plain = DETRMaskHead((6, 7, 9), 32, 8).state_dict()
+    torch.manual_seed(0)
+    scaled = DETRMaskHead((6, 7, 9), 32, 8, map_gain=40.0).state_dict()
+    assert plain.keys() == scaled.keys()
+    for name, value in plain.items():
+        factor = torch.ones(value.shape)
+        if name == 'mask_convs.convs.0.weight':
+            factor[:, 32:] = 40
+        torch.testing.assert_close(scaled[name], factor * value)
+
+
 def test_without_gradients_a_few_masks_at_a_time_are_the_same(monkeypatch):
     head = small_head()
     encoded, finer = sources()
@@ -128,6 +141,7 @@ def test_mask_losses_by_hand():
         (dict(num_heads=5), r'embed_dims \(32\) must be divisible by num_heads \(5\)'),
         (dict(num_heads=4), 'widths that 8 groups divide.*num_heads=4'),
         (dict(in_channels=(6, 7)), 'channels of three feature maps'),
+        (dict(map_gain=0), 'map_gain must be above 0'),
         (dict(loss_mask=dict(type='CrossEntropyLoss')), 'loss_mask must be FocalLoss'),
         (dict(loss_dice=dict(weight=2)), 'loss_dice must be DiceLoss with the keys'),
     ],
