@@ -3,8 +3,8 @@
     python tools/predict.py CONFIG CHECKPOINT INPUT... [--out DIR] [--score-thr 0.7] [--device cpu|cuda] [--batch-size N] [--no-drawing]
 
 Writes predictions.json (COCO, with masks where the model has them), predictions.csv and drawn/; of models with segments also
-predictions.panoptic.json and predictions.panoptic/ (COCO panoptic). A file that cannot be read is reported and left out. Exit status: 0; 1 when
-nothing could be predicted; 2 wrong arguments.
+predictions.panoptic.json and predictions.panoptic/ (COCO panoptic). A file that cannot be read is reported and left out. Exit status: 0;
+1 when nothing could be predicted; 2 wrong arguments.
 """
 
 import argparse

@@ -16,12 +16,17 @@ from mmdet_detr_plugin.visualization.image_attention import look_at
 from ..builders import randomize_norm_layers
 from ..conftest import ROOT
 
-CONFIGS = dict(detr='detr_r18-half', local='local-detr_r18-half', faster_rcnn='faster-rcnn_r18-half_fpn')
+CONFIGS = dict(
+    detr='detr_r18-half_1xb4-10e_shapes',
+    local='local-detr_r18-half_1xb4-10e_shapes',
+    faster_rcnn='faster-rcnn_r18-half_fpn_1xb4-10e_shapes',
+    panoptic='panoptic-detr-aided_r18-half_1xb4-10e_shapes-panoptic',
+)
 
 
 def load(kind: str) -> Config:
     """Images are resized to 150 x 100, by other factors for width and height, and padded to multiples of 32."""
-    cfg = Config.fromfile(ROOT / f'configs/shapes/{CONFIGS[kind]}_1xb4-10e_shapes.py')
+    cfg = Config.fromfile(ROOT / f'configs/shapes/{CONFIGS[kind]}.py')
     for loader in (cfg.test_dataloader, cfg.val_dataloader):
         loader.dataset.pipeline[2] = dict(type='Resize', scale=(150, 100), keep_ratio=False)
     cfg.model.data_preprocessor.pad_size_divisor = 32
