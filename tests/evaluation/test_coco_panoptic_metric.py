@@ -221,5 +221,6 @@ def test_ground_truth_of_coco_scores_100(shared_data):
         pytest.skip(f'needs the panoptic annotations in {folder}')
     perfect = perfect_predictions(folder / 'panoptic_val2017.json', folder / 'panoptic_val2017')
     assert len(perfect.samples) >= 100
+    perfect.samples = perfect.samples[::3]  # in a third of the time
     metric = build(folder, perfect.classes, ann_file=str(folder / 'panoptic_val2017.json'), seg_prefix=str(folder / 'panoptic_val2017'))
     assert set(evaluated(metric, perfect.samples).values()) == {100.0}
