@@ -35,6 +35,7 @@ class Annotations:
         ids: N annotation ids.
         num_without_iscrowd: annotations that do not say whether they are crowds.
         findings: faults of the file.
+        stuff: names of the categories without instances, in a panoptic file.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Annotations:
     ids: list
     num_without_iscrowd: int
     findings: list[Finding]
+    stuff: frozenset[str] = frozenset()
 
     @property
     def known_sizes_wh(self) -> np.ndarray:
@@ -89,6 +91,7 @@ def read_annotations(path: Path, panoptic: bool = False) -> Annotations:
         ids=_column(annotations, 'id'),
         num_without_iscrowd=sum(item.get('iscrowd') is None for item in annotations),
         findings=findings,
+        stuff=frozenset(str(category.get('name')) for category in content['categories'] if panoptic and not category.get('isthing', 1)),
     )
     findings += _odd_values(found, images, annotations)
     return found

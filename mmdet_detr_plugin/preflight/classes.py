@@ -55,7 +55,7 @@ def check_class_names(split: Split) -> list[Finding]:
 
 
 def check_head_classes(cfg: dict, splits: list[Split]) -> list[Finding]:
-    """Every head must have as many classes as the data."""
+    """Every head must have as many classes as the data; of panoptic models, those of instances as many as there are things."""
     findings = []
     hooks = {kind(hook) for hook in cfg.get('custom_hooks') or []}
     if len({split.classes for split in splits}) > 1:
@@ -64,8 +64,9 @@ def check_head_classes(cfg: dict, splits: list[Split]) -> list[Finding]:
         findings.append(Finding('data', ERROR, f'the data sets have different classes: {stated}', advice))
     if not splits:
         return findings
-    classes = splits[0].classes
     for place, number in class_counts(cfg.get('model') or {}).items():
+        stuff = splits[0].annotations.stuff if '.roi_head.' in place else ()
+        classes = [name for name in splits[0].classes if name not in stuff]
         if number == len(classes):
             continue
         what = f'{place} is {number}, the data has {len(classes)} classes ({listed(classes)})'

@@ -15,7 +15,7 @@ def test_masks_are_those_of_the_shown_queries_in_pixels_of_the_file(look, predic
     predictor = predictors('panoptic')
     opinions = 3 * torch.randn(100, 8, generator=torch.Generator().manual_seed(0))  # queries that do not all say the same
     handle = predictor.model.bbox_head.fc_cls.register_forward_hook(lambda layer, args, logits: logits + opinions)
-    image = look('panoptic', top=6)
+    image = look('panoptic', score_thr=1.0, top=6)
     (frame,) = read_frames(photo)
     ((_, sample),) = predictor([frame])
     handle.remove()
