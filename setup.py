@@ -76,7 +76,16 @@ setup(
         'packaging>=23',  # tools/doctor.py
     ],
     extras_require=dict(
-        tests=[*ONNX, 'pytest>=8', 'pytest-xdist>=3', 'hypothesis>=6', 'ruff', 'safetensors>=0.4', 'torchmetrics>=1.4', 'transformers>=5'],
+        tests=[
+            *ONNX,
+            'pytest>=8',
+            'pytest-xdist>=3.7',
+            'hypothesis>=6',
+            'ruff',
+            'safetensors>=0.4',
+            'torchmetrics>=1.4',
+            'transformers>=5',
+        ],
         hf=['safetensors>=0.4'],  # tools/convert_checkpoint.py, from and to HF transformers
         onnx=ONNX,  # tools/export_onnx.py and check_onnx.py; running an exported file takes onnxruntime, numpy and OpenCV alone
     ),

@@ -13,10 +13,13 @@ ROOT = Path(__file__).parents[1]
 SHARED_DATA = ROOT.parent / 'shared' / 'data'
 
 
+LONGEST = ('tools', 'benchmark', 'deployment', 'configs')  # folders
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run in several processes, those that share costly fixtures stay in one, and the longest files come first."""
-    items.sort(key=lambda item: item.path.parent.name != 'tools')
+    items.sort(key=lambda item: LONGEST.index(item.path.parent.name) if item.path.parent.name in LONGEST else len(LONGEST))
     for item in items:
         together = item.path.parent if item.path.parent.name == 'deployment' else item.path
         item.add_marker(pytest.mark.xdist_group(str(together.relative_to(ROOT))))

@@ -16,6 +16,7 @@ python=$(bash tools/setup_env.sh ${setup[@]+"${setup[@]}"} --which)
 "$python" -m ruff format --check -q .
 if [ $# -eq 0 ]; then  # two processes of one thread each: most tests are Python's work, which a second thread does not help
   export OMP_NUM_THREADS=1
-  set -- -n 2 --dist loadgroup
+  # in the order of tests/conftest.py: else files of few tests, which are the long ones, come last, and one process waits for the other
+  set -- -n 2 --dist loadgroup --no-loadscope-reorder
 fi
 exec "$python" -m pytest "$@"

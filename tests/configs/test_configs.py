@@ -23,6 +23,11 @@ PAIRS = [
     ('detr/detr_r50_8xb2-150e_coco.py', 'faster_rcnn/faster-rcnn_r50_fpn_8xb2-150e_coco.py'),
     ('detr/detr_r50_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r50_fpn_8xb2-1x_coco.py'),
     ('detr/detr_r18_8xb2-1x_coco.py', 'faster_rcnn/faster-rcnn_r18_fpn_8xb2-1x_coco.py'),
+    ('panoptic_detr/panoptic-detr_r50_8xb2-1x_coco.py', 'panoptic_fpn/panoptic-fpn_r50_fpn_8xb2-1x_coco-panoptic.py'),
+    (
+        'shapes/panoptic-detr-aided_r18-half_1xb4-10e_shapes-panoptic.py',
+        'shapes/panoptic-fpn_r18-half_fpn_1xb4-10e_shapes-panoptic.py',
+    ),
     *(
         (f'{folder}/{name}_{depth}_8xb2-{schedule}_coco.py', f'faster_rcnn/faster-rcnn_{depth}_fpn_8xb2-{schedule}_coco.py')
         for folder, name in (('detr', 'detr-aided'), ('local_detr', 'local-detr'))
