@@ -20,8 +20,8 @@ def plant_data(shapes_dir: Path, root: Path) -> Path:
         (root / split).mkdir(parents=True)
         for image in (shapes_dir / split).iterdir():
             (root / split / image.name).write_bytes(image.read_bytes())
-        content = json.loads((shapes_dir / 'annotations' / f'{split}.json').read_text())
-        write(root, split, content)
+        for name in (split, f'panoptic_{split}'):  # the PNGs of segments are not looked at
+            write(root, name, json.loads((shapes_dir / 'annotations' / f'{name}.json').read_text()))
     return root
 
 
@@ -47,8 +47,9 @@ def config(root: Path, name: str = 'shapes/local-detr_r18-half_1xb4-10e_shapes.p
     cfg = copy.deepcopy(_shipped(name))
     for loader in ('train', 'val', 'test'):
         cfg[f'{loader}_dataloader'].dataset.data_root = f'{root}/'
-    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
-        evaluator.ann_file = f'{root}/annotations/test.json'
+    for evaluators in (cfg.val_evaluator, cfg.test_evaluator):
+        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+            evaluator.ann_file = f'{root}/annotations/{Path(evaluator.ann_file).name}'
     cfg.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})
     return cfg
 

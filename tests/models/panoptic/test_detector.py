@@ -181,6 +181,7 @@ def test_stuff_becomes_objects_with_boxes_of_its_pixels():
     sample = batch['batch_data_samples'][0]
     seg = torch.full((40, 60), 255)
     seg[3:7, 10:21], seg[30, 50], seg[0, 0] = THINGS, THINGS + 1, 1  # the last one belongs to a thing
+    seg[39, 59] = THINGS + STUFF  # no class
     sample.gt_sem_seg = PixelData(sem_seg=seg[None])
     objects = with_stuff_objects([sample], THINGS, THINGS + STUFF)[0].gt_instances
     assert objects.bboxes.tolist() == [[10, 3, 21, 7], [50, 30, 51, 31]] and objects.labels.tolist() == [THINGS, THINGS + 1]
