@@ -64,6 +64,11 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
                 + ', '.join(type(part).__name__ for part, _ in parts)
             )
         self._check_masks()
+        if set(self.mask_head.in_channels) != {self.neck.embed_dims}:
+            raise ValueError(
+                f'mask_head.in_channels is {self.mask_head.in_channels}; all levels of the memory have neck.embed_dims = '
+                f'{self.neck.embed_dims} channels'
+            )
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of the detector and the masks, by name; mmengine sums them."""
