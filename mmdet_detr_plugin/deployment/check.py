@@ -10,7 +10,8 @@ from mmdet.structures import DetDataSample
 from ..comparison.analysis.matches import match
 from ..prediction.inputs import Frame, read_frames
 from ..prediction.predictor import Predictor, together_or_alone
-from .runtime import Detections, OnnxDetector
+from .runtime import Detections, OnnxDetector, Result
+from .segments import INSTANCE_OFFSET
 
 LEAST_SCORE = 0.01  # of the detections that are looked at one by one; below, the order of equal scores decides which are among the best
 
@@ -25,6 +26,7 @@ class Agreement:
         box_differences: for every detection of score ``LEAST_SCORE`` and more of either side, the largest difference of a coordinate to its
             nearest counterpart of the same class, as a fraction of the image's side; infinite without one.
         score_differences: the same of its score.
+        segment_differences: of each image of a model with segments, the share of its pixels to which both give other classes.
         pytorch: COCO's six figures; None without annotations.
         onnx: the same of the exported file.
     """
@@ -33,6 +35,7 @@ class Agreement:
     images: int = 0
     box_differences: list[float] = field(default_factory=list)
     score_differences: list[float] = field(default_factory=list)
+    segment_differences: list[float] = field(default_factory=list)
     pytorch: dict[str, float | None] | None = None
     onnx: dict[str, float | None] | None = None
 
@@ -71,7 +74,9 @@ def check(
     """
     if list(predictor.classes) != list(detector.classes):
         raise ValueError(f'the checkpoint has the classes {list(predictor.classes)[:5]} ..., the file {list(detector.classes)[:5]} ...')
-    ids = [] if annotations is None else _category_ids(annotations, detector.classes)
+    panoptic = detector.description.panoptic
+    with_boxes = detector.classes[: panoptic['num_things_classes']] if panoptic else detector.classes
+    ids = [] if annotations is None else _category_ids(annotations, with_boxes)
     found = Agreement()
     results: tuple[list, list] = ([], [])
     for start in range(0, len(files), predictor.batch_size):
@@ -82,23 +87,26 @@ def check(
                 reasons = frame.problem or 'fine', other if isinstance(other, str) else 'fine'
                 found.problems.append((frame.name, 'PyTorch: {}; ONNX: {}'.format(*reasons)))
                 continue
-            ours = _arrays(sample)
-            found.add(ours, other, frame.pixels.shape[:2])
+            ours, theirs = _arrays(sample), other.pred_instances
+            found.add(ours, theirs, frame.pixels.shape[:2])
+            if other.pred_panoptic_seg is not None:
+                seg = sample.pred_panoptic_seg.sem_seg[0].cpu().numpy()
+                found.segment_differences.append(float((seg % INSTANCE_OFFSET != other.pred_panoptic_seg % INSTANCE_OFFSET).mean()))
             if annotations is not None:
-                for result, instances in zip(results, (ours, other), strict=True):
+                for result, instances in zip(results, (ours, theirs), strict=True):
                     result += _as_results(image_ids[index], instances, ids)
     if annotations is not None:
         found.pytorch, found.onnx = (match(annotations, result).metrics() for result in results)
     return found
 
 
-def _run(detector: OnnxDetector, frames: Sequence[Frame]) -> list[Detections | str]:
+def _run(detector: OnnxDetector, frames: Sequence[Frame]) -> list[Result | str]:
     """In one batch; what cannot be taken becomes its reason."""
-    answers: list[Detections | str] = [frame.problem or '' for frame in frames]
+    answers: list[Result | str] = [frame.problem or '' for frame in frames]
     readable = [index for index, frame in enumerate(frames) if frame.problem is None]
     # onnxruntime's exceptions have no common base
     for index, found in together_or_alone(readable, lambda group: detector.detect([frames[i].pixels for i in group]), Exception):
-        answers[index] = f'{type(found).__name__}: {found}' if isinstance(found, Exception) else found.pred_instances
+        answers[index] = f'{type(found).__name__}: {found}' if isinstance(found, Exception) else found
     return answers
 
 

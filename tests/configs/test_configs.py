@@ -155,6 +155,15 @@ def test_metafile_names_configs_and_published_results():
         assert model['Converted From']['Weights'].startswith('https://') and model['Converted From']['Weights'].endswith('.pth')
 
 
+def test_metafile_of_panoptic_models_names_configs_and_published_results():
+    models = yaml.safe_load((ROOT / 'configs' / 'panoptic_detr' / 'metafile.yml').read_text())['Models']
+    published = {model['Name'].split('_')[1]: list(model['Results'][0]['Metrics'].values()) for model in models}
+    assert published == {'r50': [43.4, 38.8, 31.1], 'r50-dc5': [44.6, 40.2, 31.9], 'r101': [45.1, 40.1, 33.0]}  # PQ, box AP, mask AP
+    for model in models:
+        assert (ROOT / model['Config']).is_file() and model['Config'] == f'configs/panoptic_detr/{model["Name"]}.py'
+        assert model['Converted From']['Weights'].startswith('https://') and model['Converted From']['Weights'].endswith('.pth')
+
+
 def test_paper_detr_has_the_papers_numbers():
     cfg = load('detr/detr_r50_8xb2-500e_coco.py')
     cfg.model.backbone.init_cfg = None

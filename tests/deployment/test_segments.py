@@ -6,10 +6,14 @@ import pytest
 import torch
 from mmdet.apis import inference_detector as mmdet_inference
 
+from mmdet_detr_plugin.datasets.panoptic.segments_as_instances import things_as_instances
 from mmdet_detr_plugin.deployment import inference_detector, segments
+from mmdet_detr_plugin.deployment.check import check
 from mmdet_detr_plugin.models.panoptic import post_processing
+from mmdet_detr_plugin.prediction.predictor import Predictor
 
 from ..models.panoptic.builders import STUFF, THINGS
+from .conftest import CLASSES
 
 SIZES = [
     segments.Sizes((64, 96), (64, 96), (50, 77)),
@@ -76,3 +80,26 @@ def test_the_file_says_what_its_masks_are(export):
     }
     with pytest.raises(ValueError, match='panoptic must hold a number of classes'):
         type(description).from_metadata(changed, 'x.onnx')
+
+
+def test_the_check_compares_segments_and_the_ap_of_things(export, tmp_path):
+    exported = export('panoptic R18')
+    coarse = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / 'a.png'), cv2.resize(coarse, (200, 90), interpolation=cv2.INTER_CUBIC))
+    things = [dict(id=label + 1, name=name, isthing=1) for label, name in enumerate(CLASSES[:THINGS])]
+    stuff = [dict(id=label + 1, name=CLASSES[label], isthing=0) for label in range(THINGS, THINGS + STUFF)]
+    segments = [
+        dict(id=7, category_id=1, bbox=[10, 10, 50, 40], area=2000, iscrowd=0),
+        dict(id=9, category_id=4, bbox=[0, 0, 9, 9], area=81),
+    ]
+    content = dict(
+        images=[dict(id=3, file_name='a.png')], annotations=[dict(image_id=3, segments_info=segments)], categories=things + stuff
+    )
+    flat = things_as_instances(content)
+    assert [item['category_id'] for item in flat['annotations']] == [1] and flat['annotations'][0]['image_id'] == 3
+    predictor = Predictor(exported.cfg, exported.checkpoint)
+    found = check(predictor, exported.onnx, [tmp_path / 'a.png'], flat, [3])
+    assert found.images == 1 and found.beyond(1e-4) == 0 and len(found.segment_differences) == 1
+    assert found.segment_differences[0] < 0.01 and found.pytorch == found.onnx
+    predictor.model.bbox_head.fc_cls.bias.data += torch.arange(len(CLASSES) + 1)
+    assert check(predictor, exported.onnx, [tmp_path / 'a.png']).segment_differences[0] > 0.01
