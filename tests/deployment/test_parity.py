@@ -57,7 +57,9 @@ def assert_equal(found, wanted, tolerance: float = 1e-4) -> None:
 
 
 @pytest.mark.parametrize('shapes', BATCHES.values(), ids=BATCHES)
-@pytest.mark.parametrize('name', DETECTORS)
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=pytest.mark.slow) if name == 'panoptic LocalDETR' else name for name in DETECTORS]
+)
 def test_onnx_equals_pytorch(name, shapes, export):
     exported, batch = export(name), make_batch(shapes, [0] * len(shapes))
     found = exported.onnx.forward(batch['batch_inputs'].numpy(), sizes_of(batch).numpy())

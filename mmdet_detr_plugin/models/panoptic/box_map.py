@@ -70,6 +70,6 @@ def maps_of_boxes(regions: Tensor, shape: Sequence[int]) -> Tensor:
         (2 * offset / size).clamp(-1, 1),
         (to_low / 2).clamp(-1, 1),
         (to_high / 2).clamp(-1, 1),
-        (size.prod(-1, keepdim=True).sqrt() / sides.prod().sqrt()).clamp(max=1).expand(-1, -1, len(centres), -1),
+        (size.prod(-1, keepdim=True).sqrt() / sides.prod().sqrt()).clamp(max=1).expand_as(offset[..., :1]),
     )
     return torch.cat(maps, dim=-1).transpose(2, 3).unflatten(-1, (height, width))
