@@ -1,4 +1,5 @@
-# Panoptic LocalDETR for small images, trained from scratch: local-detr_r18_scratch.py with a mask for each query.
+# Panoptic LocalDETR for small images, trained from scratch: local-detr_r18_scratch.py with a mask for each query, from its box and the
+# memory's levels at strides 4, 8 and 16.
 _base_ = './local-detr_r18_scratch.py'
 
 model = dict(
