@@ -44,7 +44,8 @@ def read_config(path_or_name: Path):
     if not isinstance(cfg.get('model'), dict) or 'type' not in cfg.model:
         raise ValueError(f'{path} is no detection config: it must have model=dict(type=...), and has {list(cfg)[:8]}')
     parts = [part.get('type') for part in cfg.model.values() if isinstance(part, dict)]
-    if cfg.model.type in ('DETR', 'LocalDETR', 'PanopticDETR') and any(str(kind).startswith('mmdet_detr_plugin.') for kind in parts):
+    has_plugin_parts = any(str(kind).startswith('mmdet_detr_plugin.') for kind in parts)
+    if cfg.model.type in ('DETR', 'LocalDETR', 'PanopticDETR', 'PanopticLocalDETR') and has_plugin_parts:
         raise ValueError(
             f"{path}: model.type {cfg.model.type!r} has no scope, and would not be the plugin's class, as its parts are; write "
             f"'mmdet_detr_plugin.{cfg.model.type}'"

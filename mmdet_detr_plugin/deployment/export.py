@@ -30,7 +30,7 @@ MEANINGS = dict(
     boxes='float32, x0 y0 x1 y1 as fractions of the sides of the image without padding',
     scores='float32, in [0, 1]',
     labels='int64, index into the metadata "classes"',
-    no_object='float32, in [0, 1], probability that the query has found nothing',
+    no_object="float32, in [0, 1], what a score must exceed to make a segment, beside the metadata's score_thr",
     masks='float32 logits, of the padded batch at a fourth of its size; mmdet_detr_plugin/deployment/segments.py makes segments of them',
 )
 PANOPTIC = ('num_things_classes', 'score_thr', 'panoptic_on', 'instance_on')

@@ -11,7 +11,7 @@ from ..models.detr_head import DETRHead
 
 
 class ExportableDetector(nn.Module):
-    """Normalised images and their sizes in; boxes, scores and labels out, and of ``PanopticDETR`` masks.
+    """Normalised images and their sizes in; boxes, scores and labels out, and masks where the detector has a mask head.
 
     Args:
         detector: the plugin's ``DETR`` or ``LocalDETR``, in evaluation mode. A copy is kept, without what exists in training only.
@@ -45,7 +45,7 @@ class ExportableDetector(nn.Module):
             detector.bbox_head.register_forward_pre_hook(_to_float32)
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) float32 and heights and widths (B, 2) int64 -> what ``DETR.detect`` returns."""
+        """(B, 3, H, W) float32 and heights and widths (B, 2) int64 -> what the detector's ``detect`` returns."""
         return self.detector.detect(images.half() if self.half_precision else images, sizes)
 
 

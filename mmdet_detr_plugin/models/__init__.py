@@ -8,13 +8,14 @@ from .detr_head import DETRHead
 from .folded_resnet import FoldedResNet
 from .hungarian_assigner import HungarianAssigner
 from .local_detr import LocalDETR, LocalDETRHead, PyramidEncoder
-from .panoptic import DETRMaskHead, PanopticDETR, PanopticFPN
+from .panoptic import BoxMaskHead, DETRMaskHead, PanopticDETR, PanopticFPN, PanopticLocalDETR
 from .position_encoding import LearnedPositionEncoding, SinePositionEncoding
 from .training_aids import DenoisingQueries, DenseHeads, JitteredBoxes, QueryGroups
 from .transformer_neck import TransformerNeck
 
 __all__ = [
     'DETR',
+    'BoxMaskHead',
     'DETRHead',
     'DETRMaskHead',
     'DemoNeck',
@@ -28,6 +29,7 @@ __all__ = [
     'LocalDETRHead',
     'PanopticDETR',
     'PanopticFPN',
+    'PanopticLocalDETR',
     'PretrainedBackbone',
     'PyramidEncoder',
     'QueryGroups',

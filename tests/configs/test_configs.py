@@ -212,6 +212,8 @@ def test_plugin_types_are_scoped(name):
         'PyramidEncoder',
         'DenseHeads',
         'JitteredBoxes',
+        'PanopticLocalDETR',
+        'BoxMaskHead',
     }
     assert not own & {kind for kind in plugin_types(load(name).to_dict()) if isinstance(kind, str)}
 

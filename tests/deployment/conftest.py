@@ -10,9 +10,10 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdet_detr_plugin.deployment.runtime import OnnxDetector
+from mmdet_detr_plugin.models import DETR
 
 from ..builders import NUM_CLASSES, build, detr_config, randomize_norm_layers
-from ..models.panoptic.builders import panoptic_config
+from ..models.panoptic.builders import panoptic_config, panoptic_local_config
 
 pytest.importorskip('onnxscript', reason="needs pip install 'mmdet_detr_plugin[onnx]'")
 
@@ -74,6 +75,7 @@ DETECTORS = {
     'panoptic R18': panoptic_config(
         backbone=NARROW, neck=dict(in_channels=128, **SMALL), mask_head=dict(in_channels=(16, 32, 64)), test_cfg=dict(score_thr=0.2)
     ),
+    'panoptic LocalDETR': panoptic_local_config(num_decoder_layers=1, num_dense_levels=3) | dict(test_cfg=dict(score_thr=0.2)),
 }
 
 
@@ -95,13 +97,24 @@ def random_detector(config: dict) -> nn.Module:
         if 'query_embed' in name or 'fc_cls' in name or 'conv_cls' in name:
             nn.init.normal_(parameter, std=0.05 if 'conv_cls' in name else 0.5)  # no dense score so near 1 that it equals another
     if 'num_things_classes' in config:
-        detector.bbox_head.fc_cls.bias.data[-1] -= 9  # every query finds something
-        for parameter in (*detector.neck.parameters(), *detector.mask_head.attention.parameters()):
-            if parameter.dim() == 2:
-                nn.init.normal_(parameter, std=0.3)  # queries look at different places, and masks differ
-        detector.mask_head.mask_convs.convs[0].weight.data[:, detector.mask_head.embed_dims :] *= 100
+        randomize_masks(detector)
     detector.dataset_meta = dict(classes=CLASSES)
     return detector.eval()
+
+
+def randomize_masks(detector: nn.Module) -> None:
+    """Every query finds something, and masks differ."""
+    convs, dims = detector.mask_head.mask_convs, detector.mask_head.embed_dims
+    if not isinstance(detector, DETR):
+        for layer in detector.bbox_head.layers:
+            nn.init.zeros_(layer.fc_cls.bias)
+        convs.convs[0].weight.data[:, dims:] *= 10
+        return
+    detector.bbox_head.fc_cls.bias.data[-1] -= 9
+    for parameter in (*detector.neck.parameters(), *detector.mask_head.attention.parameters()):
+        if parameter.dim() == 2:
+            nn.init.normal_(parameter, std=0.3)  # queries look at different places
+    convs.convs[0].weight.data[:, dims:] *= 100
 
 
 def write_config(model: dict, path: Path) -> Config:

@@ -51,8 +51,9 @@ def agreement(some: np.ndarray, other: np.ndarray) -> float:
     return min(counts.max(0).sum(), counts.max(1).sum()) / some.size
 
 
-def test_results_on_files_are_those_of_mmdets_call(export, tmp_path):
-    exported = export('panoptic R18')
+@pytest.mark.parametrize('name', ['panoptic R18', pytest.param('panoptic LocalDETR', marks=pytest.mark.slow)])
+def test_results_on_files_are_those_of_mmdets_call(name, export, tmp_path):
+    exported = export(name)
     files = []
     for number, (height, width) in enumerate([(90, 200), (130, 70)]):
         coarse = np.random.default_rng(number).integers(0, 255, (6, 8, 3), dtype=np.uint8)

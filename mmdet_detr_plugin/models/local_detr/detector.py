@@ -37,12 +37,9 @@ class LocalDETR(SetDetector):
 
     def detect(self, batch_inputs: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As ``DETR.detect``, but for the ``max_per_img`` best pairs of a query and a class, best first."""
-        height, width = batch_inputs.shape[-2:]
-        feats = self.backbone(batch_inputs)
-        masks = [padding_mask_of_sizes(sizes, (height, width), feat.shape[-2:]) for feat in feats]
-        scale = (sizes.flip(1) / integers((width, height), sizes.device)).repeat(1, 2)[:, None]  # (B, 1, 4)
-        outputs = self.bbox_head(self.neck(feats, masks[-1]), View(scale, masks))
-        return self.bbox_head.best_pairs(outputs.logits[-1], outputs.boxes[-1])
+        memory, view = self._memory_of_sizes(batch_inputs, sizes)
+        outputs = self.bbox_head(memory, view)
+        return self.bbox_head.best_pairs(outputs.logits[-1], outputs.boxes[-1])[:3]
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, Tensor]:
         """Class logits (L, B, Q, K) and boxes_cxcywh_norm (L, B, Q, 4) of all decoder layers."""
@@ -52,3 +49,11 @@ class LocalDETR(SetDetector):
     def _memory_of(self, batch_inputs: Tensor, batch_data_samples: SampleList | None) -> tuple[list[Tensor], View]:
         shapes = None if batch_data_samples is None else [sample.img_shape[:2] for sample in batch_data_samples]
         return self.extract_feat(batch_inputs, shapes)
+
+    def _memory_of_sizes(self, batch_inputs: Tensor, sizes: Tensor) -> tuple[list[Tensor], View]:
+        """By tensors alone; heights and widths (B, 2)."""
+        height, width = batch_inputs.shape[-2:]
+        feats = self.backbone(batch_inputs)
+        masks = [padding_mask_of_sizes(sizes, (height, width), feat.shape[-2:]) for feat in feats]
+        scale = (sizes.flip(1) / integers((width, height), sizes.device)).repeat(1, 2)[:, None]  # (B, 1, 4)
+        return self.neck(feats, masks[-1]), View(scale, masks)

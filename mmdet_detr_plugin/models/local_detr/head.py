@@ -14,7 +14,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ...boxes import aligned_iou, cxcywh_to_xyxy, xyxy_to_cxcywh
+from ...boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ...devices import at_least_float32, to_device
 from ...registry import MODELS
 from ..detr_head import pixels
@@ -30,6 +30,7 @@ from .decoder import LocalDecoderLayer
 from .dense_head import DenseHead
 from .query_selection import select_locations
 from .relation_attention import pair_features
+from .varifocal_loss import varifocal_loss
 
 # The class weighs more than in the paper: of several queries on one object the one that scores highest should get it, and not by chance
 # one whose box is a little better, or no query could learn that it is a duplicate.
@@ -66,14 +67,33 @@ class Outputs:
     Attributes:
         logits: (L, B, Q, K), the selected queries first, then the extra ones.
         boxes: (L, B, Q, 4), cxcywh_norm.
+        hidden_states: (B, Q, D), of the last layer.
         dense: what the dense head returned.
         num_selected: how many queries were selected.
     """
 
     logits: Tensor
     boxes: Tensor
+    hidden_states: Tensor
     dense: tuple
     num_selected: int
+
+
+@dataclass
+class Step:
+    """What a training step computes.
+
+    Attributes:
+        losses: by name.
+        outputs: what they were computed from.
+        pairs: of the selected queries and the objects.
+        num_objects: what box losses are divided by.
+    """
+
+    losses: dict[str, Tensor]
+    outputs: Outputs
+    pairs: Pairs
+    num_objects: Tensor
 
 
 @MODELS.register_module()
@@ -175,13 +195,12 @@ class LocalDETRHead(BaseModule):
             attend_mask = extra.attend_mask(boxes.shape[1])
             boxes = torch.cat((boxes, extra.boxes_cxcywh_norm), dim=1)
             best = torch.cat((best, best.new_zeros(extra.boxes_cxcywh_norm.shape[:2])), dim=1)
-        logits, refined = self._decode(memory, boxes, best, view, attend_mask)
-        return Outputs(logits, refined, dense, selected.shape[1])
+        return Outputs(*self._decode(memory, boxes, best, view, attend_mask), dense, selected.shape[1])
 
     def _decode(
         self, memory: Sequence[Tensor], boxes: Tensor, scores: Tensor, view: View, attend_mask: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """(B, Q, 4) with scores (B, Q) -> class logits (L, B, Q, K) and boxes_cxcywh_norm (L, B, Q, 4)."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, Q, 4) with scores (B, Q) -> class logits (L, B, Q, K), boxes_cxcywh_norm (L, B, Q, 4), hidden states (B, Q, D)."""
         shapes = [tuple(level.shape[-2:]) for level in memory]
         tokens = torch.cat([level.flatten(2) for level in memory], dim=2).transpose(1, 2)  # (B, N, D)
         values = apply_linear(self.value_proj, tokens)
@@ -200,7 +219,7 @@ class LocalDETRHead(BaseModule):
             scores = at_least_float32(logits.detach()).amax(-1)
             all_logits.append(logits)
             all_boxes.append(boxes)
-        return torch.stack(all_logits), torch.stack(all_boxes)
+        return torch.stack(all_logits), torch.stack(all_boxes), x
 
     def _position(self, boxes_cxcywh_norm: Tensor, dtype: torch.dtype) -> Tensor:
         """(B, Q, 4) -> (B, Q, D)."""
@@ -209,6 +228,10 @@ class LocalDETRHead(BaseModule):
 
     def loss(self, memory: Sequence[Tensor], view: View, batch_data_samples: Sequence) -> dict[str, Tensor]:
         """Losses by name: the dense head's behind ``dense.``, those of queries from jittered objects behind ``jitter.``."""
+        return self.matched_losses(memory, view, batch_data_samples).losses
+
+    def matched_losses(self, memory: Sequence[Tensor], view: View, batch_data_samples: Sequence) -> Step:
+        """``loss``, with what it was computed from."""
         gt_instances = [sample.gt_instances for sample in batch_data_samples]
         img_metas = [sample.metainfo for sample in batch_data_samples]
         targets = collate_targets(gt_instances, img_metas, self.num_classes)
@@ -221,9 +244,8 @@ class LocalDETRHead(BaseModule):
         losses |= self._layer_losses(logits, boxes, pairs, targets, num_objects, '')
         if extra is not None:
             rest = outputs.logits[:, :, outputs.num_selected :], outputs.boxes[:, :, outputs.num_selected :]
-            pairs = extra.pairs(len(rest[0]))
-            losses |= self._layer_losses(*rest, pairs, targets, num_objects, 'jitter.', extra.weights)
-        return losses
+            losses |= self._layer_losses(*rest, extra.pairs(len(rest[0])), targets, num_objects, 'jitter.', extra.weights)
+        return Step(losses, outputs, pairs, num_objects)
 
     def match(self, logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict]) -> Pairs:
         """One query for each object in each layer, from logits (L, B, Q, K) and boxes_cxcywh_norm (L, B, Q, 4)."""
@@ -254,48 +276,24 @@ class LocalDETRHead(BaseModule):
         Returns:
             For each image ``bboxes`` (n, 4) in xyxy pixels, ``scores`` (n,) descending and ``labels`` (n,).
         """
-        corners, scores, labels = self.best_pairs(logits[-1], boxes[-1])
+        return self.ranked(logits, boxes, batch_img_metas, rescale)[0]
+
+    def ranked(
+        self, logits: Tensor, boxes: Tensor, batch_img_metas: Sequence[dict], rescale: bool = True
+    ) -> tuple[list[InstanceData], Tensor]:
+        """``predict_by_feat``, and the query (B, n) of each detection."""
+        corners, scores, labels, queries = self.best_pairs(logits[-1], boxes[-1])
         corners = corners * to_device(pixels(batch_img_metas, rescale).to(corners.dtype), corners.device)
-        return [
+        results = [
             InstanceData(bboxes=image_boxes, scores=image_scores, labels=image_labels)
             for image_boxes, image_scores, image_labels in zip(corners, scores, labels, strict=True)
         ]
+        return results, queries
 
-    def best_pairs(self, logits: Tensor, boxes_cxcywh_norm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, Q, K) and (B, Q, 4) -> corners (B, n, 4) in [0, 1], scores (B, n) descending and labels (B, n)."""
+    def best_pairs(self, logits: Tensor, boxes_cxcywh_norm: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(B, Q, K) and (B, Q, 4) -> corners (B, n, 4) in [0, 1], scores (B, n) descending, labels (B, n) and queries (B, n)."""
         scores = at_least_float32(logits).sigmoid().flatten(1)  # (B, Q * K)
         scores, order = scores.topk(min(self.max_per_img, scores.shape[1]))
         query, labels = order // self.num_classes, order % self.num_classes
         corners = cxcywh_to_xyxy(at_least_float32(boxes_cxcywh_norm)).clamp(0, 1)
-        return corners.gather(1, query[..., None].expand(-1, -1, 4)), scores, labels
-
-
-def varifocal_loss(
-    logits: Tensor,
-    boxes_cxcywh_norm: Tensor,
-    pairs: Pairs,
-    targets: Targets,
-    weights: Tensor | None = None,
-    alpha: float = 0.75,
-    gamma: float = 2.0,
-) -> Tensor:
-    """Varifocal loss (Zhang et al. 2021): a matched query's score for its object's class should be its box's IoU, all others should be 0.
-
-    Args:
-        logits: (L, B, Q, K).
-        boxes_cxcywh_norm: (L, B, Q, 4).
-        weights: (B, Q), how much a query counts; None = all count 1.
-
-    Returns:
-        Sums (L,).
-    """
-    logits = at_least_float32(logits)
-    boxes = cxcywh_to_xyxy(boxes_cxcywh_norm.detach().to(logits.dtype)).flatten(0, 2).index_select(0, pairs.prediction)
-    objects = cxcywh_to_xyxy(targets.boxes_cxcywh_norm.to(logits.dtype)).flatten(0, 1).index_select(0, pairs.object)
-    labels = targets.labels.flatten().index_select(0, pairs.object)
-    target = torch.zeros_like(logits, requires_grad=False)
-    target.view(-1).index_copy_(0, pairs.prediction * logits.shape[-1] + labels, aligned_iou(boxes, objects))
-    weight = torch.where(target > 0, target, alpha * logits.detach().sigmoid() ** gamma)
-    if weights is not None:
-        weight = weight * weights[..., None]
-    return F.binary_cross_entropy_with_logits(logits, target, weight, reduction='none').sum((1, 2, 3))
+        return corners.gather(1, query[..., None].expand(-1, -1, 4)), scores, labels, query

@@ -1,7 +1,8 @@
 """DETR for panoptic and instance segmentation (paper, section 4.4; reference: models/segmentation.py)."""
 
 from .detector import PanopticDETR
-from .mask_head import DETRMaskHead
+from .local_detector import PanopticLocalDETR
+from .mask_head import BoxMaskHead, DETRMaskHead
 from .panoptic_fpn import PanopticFPN
 
-__all__ = ['DETRMaskHead', 'PanopticDETR', 'PanopticFPN']
+__all__ = ['BoxMaskHead', 'DETRMaskHead', 'PanopticDETR', 'PanopticFPN', 'PanopticLocalDETR']

@@ -1,28 +1,24 @@
 """DETR with a mask head: panoptic segmentation, or instance segmentation without stuff classes (paper, section 4.4)."""
 
-import copy
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from mmdet.structures import SampleList
-from mmengine.structures import PixelData
 from torch import Tensor
 
 from ...devices import at_least_float32
 from ...registry import MODELS
 from ..detector import DETR, feature_padding_mask, padding_mask_of_sizes
 from ..detr_head import DETRHead
-from ..parts import build_model_part
 from ..targets import collate_targets
 from ..transformer_neck import Encoded, TransformerNeck
-from .post_processing import at_batch_size, instance_masks, panoptic_map
 from .segments import with_stuff_objects
-
-DEFAULT_TEST_CFG = dict(panoptic_on=True, instance_on=True, score_thr=0.85)
+from .with_masks import Findings, WithMasks, gather_queries
 
 
 @MODELS.register_module()
-class PanopticDETR(DETR):
+class PanopticDETR(WithMasks, DETR):
     """DETR that also predicts a mask for each query.
 
     In training only the matched queries' masks are computed, which are all that the losses look at; when predicting, only those that a
@@ -57,14 +53,9 @@ class PanopticDETR(DETR):
         test_cfg: dict | None = None,
         **kwargs,
     ) -> None:
-        own = {**DEFAULT_TEST_CFG, **{key: value for key, value in (test_cfg or {}).items() if key in DEFAULT_TEST_CFG}}
-        rest = {key: value for key, value in (test_cfg or {}).items() if key not in DEFAULT_TEST_CFG}
-        super().__init__(backbone, neck, bbox_head, test_cfg=rest or None, **kwargs)
-        self.panoptic_on, self.instance_on, self.score_thr = (own[key] for key in DEFAULT_TEST_CFG)
-        self.num_things_classes, self.num_stuff_classes = num_things_classes, num_stuff_classes
-        self.mask_head = build_model_part(copy.deepcopy(mask_head), 'mask_head') if mask_head else None
-        if not mask_head:
-            self.panoptic_on = self.instance_on = False
+        of_masks, rest = self._split_test_cfg(test_cfg)
+        super().__init__(backbone, neck, bbox_head, test_cfg=rest, **kwargs)
+        self._add_masks(mask_head, num_things_classes, num_stuff_classes, of_masks)
         self.freeze_detector = freeze_detector
         self._check_panoptic_parts()
         if freeze_detector:
@@ -77,23 +68,9 @@ class PanopticDETR(DETR):
                 f"PanopticDETR needs the plugin's TransformerNeck and DETRHead, got {type(self.neck).__name__} and "
                 f'{type(self.bbox_head).__module__}.{type(self.bbox_head).__name__}'
             )
-        things, stuff = self.num_things_classes, self.num_stuff_classes
-        if things + stuff != self.bbox_head.num_classes or min(things, stuff) < 0:
-            raise ValueError(
-                f'bbox_head.num_classes must be num_things_classes + num_stuff_classes = {things} + {stuff}, got '
-                f'{self.bbox_head.num_classes}'
-            )
-        if self.mask_head is None:
-            if self.freeze_detector:
-                raise ValueError('freeze_detector=True without a mask_head leaves nothing to train')
-            return
-        if self.mask_head.embed_dims != self.neck.embed_dims:
-            raise ValueError(
-                f'mask_head.embed_dims is {self.mask_head.embed_dims}, neck.embed_dims {self.neck.embed_dims}; make them equal'
-            )
-        outputs = tuple(getattr(self.backbone, 'out_indices', (0, 1, 2, 3)))
-        if outputs != (0, 1, 2, 3):
-            raise ValueError(f'the mask head needs all four stages of the backbone: set backbone.out_indices=(0, 1, 2, 3), got {outputs}')
+        self._check_masks()
+        if self.mask_head is None and self.freeze_detector:
+            raise ValueError('freeze_detector=True without a mask_head leaves nothing to train')
 
     def train(self, mode: bool = True) -> 'PanopticDETR':
         super().train(mode)
@@ -124,29 +101,16 @@ class PanopticDETR(DETR):
         if self.mask_head is None:
             return found | losses
 
-        is_last = pairs.layer == pairs.layer.amax() if len(pairs.layer) else pairs.layer.bool()
-        image, target, query = pairs.image[is_last], pairs.target[is_last], pairs.query[is_last]
-        masks = [samples[i].gt_instances.masks[t] for i, t in zip(image.tolist(), target.tolist(), strict=True)]
-        weight = 1.0
-        if not masks:  # as many parameters take part as always, which several processes need
-            image, query = image.new_zeros(1), query.new_zeros(1)
-            masks, weight = [torch.zeros(batch_inputs.shape[-2:], dtype=torch.bool, device=batch_inputs.device)], 0.0
-        logits = self._masks_of(hidden_states[-1], encoded, finer, image, query)
+        masks_of = partial(self._masks_of, hidden_states[-1], encoded, finer)
         num_objects = self.bbox_head.num_objects(targets, like=outputs[1])
-        of_masks = self.mask_head.loss(logits, masks, batch_inputs.shape[-2:], num_objects)
-        return {**found, **losses, **{name: weight * value for name, value in of_masks.items()}}
+        return found | losses | self._mask_losses(samples, pairs, masks_of, batch_inputs.shape[-2:], num_objects)
 
     def _masks_of(self, hidden_states: Tensor, encoded: Encoded, finer: Sequence[Tensor], image: Tensor, query: Tensor) -> Tensor:
         """Masks (P, H/4, W/4) of some queries, in their order: by image.
 
         The queries are gathered first, because the attention maps of all would be most of what is kept for the backward pass.
         """
-        counts = torch.bincount(image, minlength=len(hidden_states))
-        slot = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
-        chosen = torch.zeros(len(hidden_states), int(counts.max()), dtype=torch.bool, device=image.device)
-        chosen[image, slot] = True
-        gathered = hidden_states.new_zeros(*chosen.shape, hidden_states.shape[-1])
-        gathered = gathered.index_put((image, slot), hidden_states[image, query])
+        gathered, chosen = gather_queries(image, query, hidden_states)
         return self.mask_head(gathered, encoded, finer, chosen)
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
@@ -160,38 +124,14 @@ class PanopticDETR(DETR):
         logits, boxes = self.bbox_head(hidden_states, **self._references)
         metas = [sample.metainfo for sample in batch_data_samples]
         instances, queries = self.bbox_head.ranked(logits, boxes, metas, rescale)
-        is_thing = [results.labels < self.num_things_classes for results in instances]
-        instances = [results[things] for results, things in zip(instances, is_thing, strict=True)]
-        queries = [of_image[things] for of_image, things in zip(queries, is_thing, strict=True)]
-
         scores, labels = at_least_float32(logits[-1]).softmax(-1).max(-1)  # of no object too
-        is_sure = (labels < self.bbox_head.num_classes) & (scores > self.score_thr) & self.panoptic_on
-        is_wanted = is_sure.clone()
-        if self.instance_on:
-            for wanted, of_image in zip(is_wanted, queries, strict=True):
-                wanted[of_image] = True
-        masks = self._wanted_masks(hidden_states[-1], encoded, finer, is_wanted)
-        number = is_wanted.cumsum(1) - 1  # of each wanted query among its image's masks
-        for index, sample in enumerate(batch_data_samples):
-            img_shape = sample.img_shape[:2]
-            out_shape = sample.ori_shape[:2] if rescale else img_shape
-            sample.pred_instances = instances[index]
-            if self.instance_on:
-                of_things = masks[index][number[index][queries[index]]]
-                sample.pred_instances.masks = instance_masks(of_things, batch_inputs.shape[-2:], img_shape, out_shape)
-            if self.panoptic_on:
-                sure = is_sure[index]
-                of_sure = at_batch_size(masks[index][number[index][sure]], batch_inputs.shape[-2:], img_shape)
-                seg = panoptic_map(of_sure, labels[index][sure], self.num_things_classes, self.bbox_head.num_classes, out_shape)
-                sample.pred_panoptic_seg = PixelData(sem_seg=seg[None])
-        return batch_data_samples
-
-    def _wanted_masks(self, hidden_states: Tensor, encoded: Encoded, finer: Sequence[Tensor], is_wanted: Tensor) -> list[Tensor]:
-        """Of each image, mask logits (P, h, w) of the wanted queries, in their order."""
-        image, query = is_wanted.nonzero(as_tuple=True)
-        if not len(image):  # as without a mask head
-            return [hidden_states.new_zeros(0, 1, 1)] * len(is_wanted)
-        return list(self._masks_of(hidden_states, encoded, finer, image, query).split(is_wanted.sum(1).tolist()))
+        is_sure = (labels < self.bbox_head.num_classes) & (scores > self.score_thr)
+        findings = [
+            Findings(*of_image, sure.nonzero()[:, 0], of_queries[sure])
+            for *of_image, sure, of_queries in zip(instances, queries, is_sure, labels, strict=True)
+        ]
+        masks_of = partial(self._masks_of, hidden_states[-1], encoded, finer)
+        return self._add_results(batch_data_samples, findings, labels.shape[1], masks_of, batch_inputs.shape[-2:], rescale)
 
     def detect(self, batch_inputs: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """As ``DETR.detect``; with a mask head also no-object's probability (B, Q), and mask logits (B, Q, H/4, W/4) of all queries."""

@@ -22,6 +22,35 @@ def panoptic_config(**changes) -> dict:
     return config | {key: value for key, value in changes.items() if not isinstance(value, dict)}
 
 
+def panoptic_local_config(**head) -> dict:
+    """A small PanopticLocalDETR; changes of its ``bbox_head``."""
+    config = dict(
+        type='mmdet_detr_plugin.PanopticLocalDETR',
+        data_preprocessor=detr_config()['data_preprocessor'],
+        backbone=dict(
+            type='mmdet_detr_plugin.FoldedResNet', depth=18, base_channels=16, stem_channels=16, norm_cfg=dict(type='BN'), norm_eval=True
+        ),
+        neck=dict(
+            type='mmdet_detr_plugin.PyramidEncoder', in_channels=(16, 32, 64, 128), embed_dims=32, num_heads=4, feedforward_channels=64
+        ),
+        bbox_head=dict(
+            type='mmdet_detr_plugin.LocalDETRHead',
+            num_classes=THINGS + STUFF,
+            embed_dims=32,
+            num_queries=12,
+            num_decoder_layers=2,
+            num_heads=4,
+            feedforward_channels=64,
+            value_dims=16,
+        ),
+        mask_head=dict(type='mmdet_detr_plugin.BoxMaskHead', in_channels=(32, 32, 32), embed_dims=32),
+        num_things_classes=THINGS,
+        num_stuff_classes=STUFF,
+    )
+    config['bbox_head'] |= head
+    return config
+
+
 def panoptic_batch(img_shapes: list[tuple[int, int]], counts: list[int], seed: int = 0, stuff: bool = True, things: int = THINGS) -> dict:
     """A batch whose things are rectangles, and whose stuff is what they leave of the upper and the lower half."""
     batch = make_batch(img_shapes, counts, things, seed)

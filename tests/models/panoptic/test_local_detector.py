@@ -1,0 +1,198 @@
+"""PanopticLocalDETR: losses, maps of boxes, predictions, and images at the edge of what there is."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmdet_detr_plugin.boxes import cxcywh_to_xyxy
+from mmdet_detr_plugin.models.panoptic import with_masks
+from mmdet_detr_plugin.models.panoptic.box_map import maps_of_boxes
+from mmdet_detr_plugin.models.panoptic.local_detector import repeated
+from mmdet_detr_plugin.models.panoptic.post_processing import panoptic_map
+from mmdet_detr_plugin.models.panoptic.segments import with_stuff_objects
+from mmdet_detr_plugin.models.targets import collate_targets
+
+from ...builders import build
+from .builders import STUFF, THINGS, panoptic_batch, panoptic_local_config
+from .test_detector import COUNTS, SHAPES, edge_case, gradients, losses_of
+
+JITTER = dict(type='mmdet_detr_plugin.JitteredBoxes', copies=2)
+
+
+def build_refining(config: dict):
+    """An untrained model whose layers refine their boxes, as they do from the first step of training on."""
+    torch.manual_seed(0)
+    model = build(config, randomize_norms=True).eval()
+    for layer in model.bbox_head.layers:
+        torch.nn.init.normal_(layer.box_mlp.layers[-1].weight, std=0.05)
+    return model
+
+
+def masks_alone(losses: dict) -> dict:
+    return {name: losses[name] for name in ('loss_mask', 'loss_dice')}
+
+
+def test_mask_losses_and_gradients_are_those_of_all_queries():
+    """Only the matched queries' masks are made, and jittered copies of the objects take no part in them."""
+    model = build_refining(panoptic_local_config(jitter=JITTER))
+    batch = panoptic_batch(SHAPES, COUNTS)
+    losses = masks_alone(losses_of(model, batch))
+    ours = gradients(model, losses)
+
+    samples = with_stuff_objects(batch['batch_data_samples'], THINGS, THINGS + STUFF)
+    metas = [sample.metainfo for sample in samples]
+    logits, boxes, masks = model(batch['batch_inputs'], samples, mode='tensor')
+    targets = collate_targets([sample.gt_instances for sample in samples], metas, THINGS + STUFF)
+    pairs = model.bbox_head.match(logits[-1:], boxes[-1:], targets, metas)
+    focal, dice = [], []
+    for image, query, target in zip(pairs.image.tolist(), pairs.query.tolist(), pairs.target.tolist(), strict=True):
+        large = F.interpolate(masks[image, query][None, None], (128, 160), mode='bilinear').flatten()
+        wanted, p = samples[image].gt_instances.masks[target].flatten().float(), large.sigmoid()
+        p_t, alpha_t = torch.where(wanted > 0, p, 1 - p), torch.where(wanted > 0, 0.25, 0.75)
+        focal.append((-alpha_t * (1 - p_t) ** 2 * p_t.log()).mean())
+        dice.append(1 - (2 * (p * wanted).sum() + 1) / (p.sum() + wanted.sum() + 1))
+    assert len(focal) == sum(COUNTS) + 2 * STUFF
+    expected = dict(loss_mask=torch.stack(focal).sum() / len(focal), loss_dice=torch.stack(dice).sum() / len(dice))
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value, rtol=1e-4, atol=1e-6)
+    theirs = gradients(model, expected)
+    assert ours.keys() == theirs.keys() and any(name.startswith('backbone.') for name in ours)
+    assert not any('box_mlp' in name or 'dense_head' in name for name in ours)  # masks do not move boxes
+    for name, value in theirs.items():
+        assert (ours[name] - value).norm() <= 1e-3 * value.norm() + 1e-6, name
+
+
+def test_losses_of_the_detector_are_those_without_masks():
+    model = build_refining(panoptic_local_config())
+    config = panoptic_local_config() | dict(type='mmdet_detr_plugin.LocalDETR')
+    for key in ('mask_head', 'num_things_classes', 'num_stuff_classes'):
+        config.pop(key)
+    detector = build(config).eval()
+    detector.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith('mask_head.')})
+    batch = panoptic_batch(SHAPES, COUNTS)
+    samples = with_stuff_objects(batch['batch_data_samples'], THINGS, THINGS + STUFF)
+    wanted = detector.loss(batch['batch_inputs'], samples)
+    found = losses_of(model, batch)
+    assert found.keys() == wanted.keys() | {'loss_mask', 'loss_dice'}
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value)
+
+
+def test_maps_of_a_box_by_hand():
+    """A box from 1 to 2.5 cells along x, and from 0.5 to 3.5 along y, on a map of 8 x 4 cells."""
+    box = torch.tensor([1.75 / 8, 2 / 4, 1.5 / 8, 3 / 4])
+    maps = maps_of_boxes(box.view(1, 1, 4), (4, 8))[0, 0]
+    assert maps.shape == (8, 4, 8) and maps.abs().max() <= 1
+    along_x, along_y = torch.tensor([0, 1, 0.5, 0, 0, 0, 0, 0]), torch.tensor([0.5, 1, 1, 0.5])
+    torch.testing.assert_close(maps[0], along_y[:, None] * along_x)
+    torch.testing.assert_close(maps[1, 0], torch.tensor([-1, -1 / 3, 1, 1, 1, 1, 1, 1]))  # centres at 0.5, 1.5 ... around 1.75
+    torch.testing.assert_close(maps[2, :, 0], torch.tensor([-1, -1 / 3, 1 / 3, 1]))
+    torch.testing.assert_close(maps[3, 0], torch.tensor([-0.25, 0.25, 0.75, 1, 1, 1, 1, 1]))  # to the left side, in pairs of cells
+    torch.testing.assert_close(maps[4, :, 0], torch.tensor([0, 0.5, 1, 1]))  # to the upper
+    torch.testing.assert_close(maps[5, 0], torch.tensor([1, 0.5, 0, -0.5, -1, -1, -1, -1]))  # to the right
+    torch.testing.assert_close(maps[6, :, 0], torch.tensor([1, 1, 0.5, 0]))
+    torch.testing.assert_close(maps[7], torch.full((4, 8), (1.5 * 3 / 32) ** 0.5))
+
+
+def test_a_box_within_one_cell_and_one_around_everything_are_covered_as_they_lie():
+    boxes = torch.tensor([[0.375, 0.375, 0.125, 0.125], [0.5, 0.5, 3.0, 3.0], [0.3, 0.3, 0.0, 0.0]])
+    covered = maps_of_boxes(boxes[None], (4, 4))[0, :, 0]
+    assert covered[0, 1, 1] == 0.25 and covered[0].sum() == 0.25 and (covered[1] == 1).all() and covered[2].sum() < 1e-5
+
+
+def test_boxes_are_those_of_the_image_without_its_padding():
+    model = build(panoptic_local_config()).eval()
+    batch, seen = panoptic_batch([(64, 64), (128, 192)], [1, 1]), []
+    model.mask_head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    with torch.no_grad():
+        _, boxes, _ = model(batch['batch_inputs'], batch['batch_data_samples'], mode='tensor')
+    torch.testing.assert_close(seen[0][0] * torch.tensor([192, 128, 192, 128]), boxes[-1, 0] * 64)
+    torch.testing.assert_close(seen[0][1], boxes[-1, 1])
+
+
+def opinionated(**test_cfg):
+    """An untrained model whose queries are sure of different classes, some of two at once."""
+    model = build_refining(panoptic_local_config() | dict(test_cfg=test_cfg))
+    opinions = 3 * torch.randn(12, THINGS + STUFF)
+    model.bbox_head.layers[-1].fc_cls.register_forward_hook(lambda layer, inputs, logits: 4 + logits + opinions)
+    model.mask_head.mask_convs.convs[0].weight.data[:, 32:] *= 10  # masks differ
+    return model
+
+
+def test_results_are_those_of_all_masks(monkeypatch):
+    made = []
+    monkeypatch.setattr(with_masks, 'panoptic_map', lambda *args: made.append(args[1]) or panoptic_map(*args))
+    model = opinionated(score_thr=0.3, max_per_img=30)
+    batch = panoptic_batch([(96, 160)], [3])
+    sample = batch['batch_data_samples'][0]
+    with torch.no_grad():
+        logits, boxes, masks = model(batch['batch_inputs'], [sample], mode='tensor')
+        result = model.predict(batch['batch_inputs'], [copy.deepcopy(sample)], rescale=False)[0]
+    scores, pairs = logits[-1, 0].sigmoid().flatten().topk(30)
+    query, label = pairs // (THINGS + STUFF), pairs % (THINGS + STUFF)
+    large = F.interpolate(masks[0][:, None], (96, 160), mode='bilinear')[:, 0]
+    is_thing, found = label < THINGS, result.pred_instances
+    assert len(query[is_thing].unique()) < is_thing.sum()  # some twice
+    assert torch.equal(found.labels, label[is_thing]) and torch.equal(found.masks, large[query[is_thing]] > 0)
+    torch.testing.assert_close(found.scores, scores[is_thing])
+    corners = cxcywh_to_xyxy(boxes[-1, 0]).clamp(0, 1)[query[is_thing]] * torch.tensor([160, 96] * 2)
+    torch.testing.assert_close(found.bboxes, corners, atol=1e-3, rtol=1e-5)
+    first = [index for index, one in enumerate(query.tolist()) if one not in query[:index] and scores[index] > 0.3]
+    assert len(first) < (scores > 0.3).sum() and torch.equal(made[0], label[first])  # a query makes one segment, of its best class
+    seg = panoptic_map(large[query[first]], label[first], THINGS, THINGS + STUFF, (96, 160))
+    assert torch.equal(result.pred_panoptic_seg.sem_seg[0], seg) and len(seg.unique()) > 2
+
+
+def test_results_are_in_the_images_own_pixels_and_only_what_is_asked_for():
+    batch = panoptic_batch(SHAPES, COUNTS)
+    for off in ('panoptic_on', 'instance_on'):
+        model = opinionated(max_per_img=7, **{off: False})
+        with torch.no_grad():
+            samples = model.predict(batch['batch_inputs'], copy.deepcopy(batch['batch_data_samples']))
+        for sample, (height, width) in zip(samples, SHAPES, strict=True):
+            found = sample.pred_instances
+            assert (found.labels < THINGS).all() and len(found) <= 7
+            assert ('masks' in found) == (off == 'panoptic_on') and ('pred_panoptic_seg' in sample) == (off == 'instance_on')
+            if off == 'panoptic_on':
+                assert found.masks.shape == (len(found), 2 * height, 2 * width) and found.masks.dtype == torch.bool
+            else:
+                assert sample.pred_panoptic_seg.sem_seg.shape == (1, 2 * height, 2 * width)
+
+
+@pytest.mark.parametrize('kind', ['empty', 'stuff only', 'one segment covers the image', '100 segments', 'segments of one pixel'])
+def test_images_at_the_edge_train_and_give_results(kind):
+    torch.manual_seed(0)
+    model = build(panoptic_local_config(num_queries=110, jitter=JITTER)).train()
+    batch = edge_case(kind)
+    losses = losses_of(model, batch)
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert (losses['loss_mask'] == 0) == (kind == 'empty')
+    found = gradients(model, losses)
+    assert found.keys() == {name for name, value in model.named_parameters() if value.requires_grad}  # as several processes need
+    with torch.no_grad():
+        for sample in model.eval().predict(batch['batch_inputs'], batch['batch_data_samples']):
+            assert (sample.pred_panoptic_seg.sem_seg == THINGS + STUFF).all()  # an untrained model is sure of nothing
+
+
+def test_repeated_queries():
+    assert repeated(torch.tensor([[3, 1, 3, 3, 1], [0, 1, 2, 3, 0]])).int().tolist() == [[0, 0, 1, 1, 1], [0, 0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    'part, changes, message',
+    [
+        ('bbox_head', dict(num_classes=4), r'num_things_classes \+ num_stuff_classes = 3 \+ 2, got 4'),
+        ('backbone', dict(out_indices=(1, 2, 3)), r'set backbone.out_indices=\(0, 1, 2, 3\), got \(1, 2, 3\)'),
+        ('mask_head', dict(embed_dims=64), 'mask_head.embed_dims is 64, neck.embed_dims 32'),
+        ('mask_head', dict(type='mmdet_detr_plugin.DETRMaskHead', num_heads=8), 'a BoxMaskHead, got PyramidEncoder, .* DETRMaskHead'),
+        ('mask_head', dict(num_products=0), 'num_products must be'),
+        ('mask_head', dict(in_channels=(64, 32, 32)), r'mask_head.in_channels is \(64, 32, 32\)'),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(part, changes, message):
+    config = panoptic_local_config()
+    config[part] = config[part] | changes
+    with pytest.raises(ValueError, match=message):
+        build(config)
