@@ -94,10 +94,15 @@ class DETR(SetDetector):
         if compile_transformer is not False:
             self.compile_parts(**({} if compile_transformer is True else compile_transformer))
 
+    @property
+    def _calls_neck_in_steps(self) -> bool:
+        """Whether ``neck.encode`` and ``neck.decode`` are called instead of ``neck``."""
+        return bool(self.training_aids)
+
     def compile_parts(self, **arguments) -> None:
         """Run neck and head through ``torch.compile``, for images of all sizes unless ``dynamic=False`` is among its arguments."""
-        # with training aids the neck is called in two steps, of which these are the parts
-        neck = [self.neck.encoder, self.neck.decoder] if self.training_aids else [self.neck]
+        # called in two steps, the neck consists of these parts
+        neck = [self.neck.encoder, self.neck.decoder] if self._calls_neck_in_steps else [self.neck]
         for part in (*neck, self.bbox_head):
             part.compile(**{'dynamic': True, **arguments})
 

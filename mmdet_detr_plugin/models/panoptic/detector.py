@@ -72,6 +72,10 @@ class PanopticDETR(WithMasks, DETR):
         if self.mask_head is None and self.freeze_detector:
             raise ValueError('freeze_detector=True without a mask_head leaves nothing to train')
 
+    @property
+    def _calls_neck_in_steps(self) -> bool:
+        return True
+
     def train(self, mode: bool = True) -> 'PanopticDETR':
         super().train(mode)
         if self.freeze_detector:

@@ -241,6 +241,12 @@ def test_parts_that_do_not_fit_are_refused(changes, message):
         build(panoptic_config(**changes))
 
 
+def test_compiled_are_the_parts_that_are_called():
+    model = build(panoptic_config() | dict(compile_transformer=True))
+    assert all(part._compiled_call_impl is not None for part in (model.neck.encoder, model.neck.decoder, model.bbox_head))
+    assert model.neck._compiled_call_impl is None
+
+
 def test_the_detector_is_that_of_detr():
     """Same names, so that a detector's weights load into the panoptic model (the paper's second stage)."""
     detector = build(detr_config(bbox_head=dict(num_classes=THINGS + STUFF)))
