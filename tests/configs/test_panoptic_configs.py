@@ -62,7 +62,7 @@ def shrink(pipeline: list) -> None:
         shrink(transform.get('transforms', []))
 
 
-@pytest.mark.parametrize('name', [SHAPES, COCO])
+@pytest.mark.parametrize('name', [SHAPES, pytest.param(COCO, marks=pytest.mark.slow)])
 def test_config_trains_and_evaluates_with_the_runner(name, shapes_dir, tmp_path):
     cfg = on_shapes(name, shapes_dir)
     cfg.work_dir, cfg.log_level, cfg.experiment_name = str(tmp_path), 'WARNING', f'panoptic_{len(name)}'

@@ -18,6 +18,8 @@ CONFIGS = {
     'detr': 'configs/shapes/detr_r18-half_1xb4-10e_shapes.py',
     'faster-rcnn': 'configs/shapes/faster-rcnn_r18-half_fpn_1xb4-10e_shapes.py',
 }
+# Faster R-CNN has no code of its own in what takes long
+MODELS = ['detr', pytest.param('faster-rcnn', marks=pytest.mark.slow)]
 
 
 def mmdet_tool(name: str, *args) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from ..conftest import ROOT
 from .processes import running
-from .test_mmdet_tools import CONFIGS, MMDET_TOOLS
+from .test_mmdet_tools import CONFIGS, MMDET_TOOLS, MODELS
 
 EPOCHS, BATCH_SIZE = 4, 4
 
@@ -87,7 +87,7 @@ def assert_equal(a, b, where: str) -> None:
         assert a == b, where
 
 
-@pytest.fixture(scope='module', params=list(CONFIGS))
+@pytest.fixture(scope='module', params=MODELS)
 def straight(request, shapes_dir, tmp_path_factory):
     """A run in one go, its data loaded by the main process."""
     folder = tmp_path_factory.mktemp(f'straight-{request.param}')

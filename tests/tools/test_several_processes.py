@@ -14,7 +14,7 @@ import torch
 
 from ..conftest import ROOT
 from .processes import running
-from .test_mmdet_tools import CONFIGS, MMDET_TOOLS
+from .test_mmdet_tools import CONFIGS, MMDET_TOOLS, MODELS
 from .test_resuming import assert_equal
 
 PLANTED = """
@@ -47,7 +47,7 @@ train_dataloader = dict(num_workers=1, dataset=dict(pipeline=pipeline))""",
 )
 
 
-@pytest.fixture(scope='module', params=list(CONFIGS))
+@pytest.fixture(scope='module', params=MODELS)
 def config(request, shapes_dir, tmp_path_factory) -> Path:
     """Two epochs of four images a step over all processes, evaluation one by one on an odd number of images, with the CPU add-on."""
     folder = tmp_path_factory.mktemp(f'several-{request.param}')

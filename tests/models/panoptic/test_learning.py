@@ -88,8 +88,9 @@ def test_panoptic_quality_rises_on_eight_images(tmp_path):
     assert after['coco_panoptic/PQ'] > 20
 
 
+@pytest.mark.slow
 def test_local_detr_learns_segments_on_eight_images(tmp_path):
-    """The demo's model as it is, in a fortieth of its schedule."""
+    """The demo's model as it is, in a fiftieth of its schedule."""
     before, after = overfit(tmp_path, local_config(), steps=40)
     assert before['coco_panoptic/PQ'] < 1
     assert after['coco_panoptic/PQ'] > 15
