@@ -9,6 +9,11 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 NUM_CLASSES = 5
+# with its loss written out: mmdet's writes into its own default, and can be built with that once in a process
+MMDET_HEAD = dict(
+    type='mmdet.DETRHead',
+    loss_cls=dict(type='CrossEntropyLoss', bg_cls_weight=0.1, use_sigmoid=False, loss_weight=1.0, class_weight=1.0),
+)
 
 
 def detr_config(**changes) -> dict:

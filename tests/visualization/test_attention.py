@@ -11,7 +11,7 @@ from mmdet_detr_plugin.models.local_detr.relation_attention import RelationAtten
 from mmdet_detr_plugin.models.transformer import MultiheadAttention
 from mmdet_detr_plugin.visualization.attention import LayerAttention, has_attention, record_attention
 
-from ..builders import build, detr_config, make_batch
+from ..builders import MMDET_HEAD, build, detr_config, make_batch
 from ..models.local_detr.test_detector import config as local_config
 
 SHAPES = [(96, 160), (160, 96)]  # in a batch both are padded
@@ -34,7 +34,7 @@ def built(kind: str) -> nn.Module:
         detr=detr_config(),
         pre_norm=detr_config(neck=dict(pre_norm=True)),
         points=detr_config(neck=dict(reference_points='grid')),
-        mmdet_head=detr_config(bbox_head=dict(type='mmdet.DETRHead')),
+        mmdet_head=detr_config(bbox_head=MMDET_HEAD),
         local=local_config(),
     )
     model = build(configs[kind], randomize_norms=True).eval()

@@ -9,7 +9,7 @@ from mmengine.structures import PixelData
 
 from mmdet_detr_plugin.models.panoptic.segments import with_stuff_objects
 
-from ...builders import build, detr_config
+from ...builders import MMDET_HEAD, build, detr_config
 from .builders import STUFF, THINGS, panoptic_batch, panoptic_config, rectangle, set_segments
 
 SHAPES, COUNTS = [(96, 160), (128, 90)], [3, 2]
@@ -233,7 +233,7 @@ def test_instances_alone_need_no_map():
         (dict(backbone=dict(out_indices=(3,))), r'set backbone.out_indices=\(0, 1, 2, 3\), got \(3,\)'),
         (dict(mask_head=dict(embed_dims=64)), 'mask_head.embed_dims is 64, neck.embed_dims 32'),
         (dict(mask_head=dict(type='DETRMaskHead')), "mask_head.type 'DETRMaskHead' has no scope"),
-        (dict(bbox_head=dict(type='mmdet.DETRHead')), 'got TransformerNeck and mmdet.models.*DETRHead'),
+        (dict(bbox_head=MMDET_HEAD), 'got TransformerNeck and mmdet.models.*DETRHead'),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(changes, message):

@@ -12,7 +12,7 @@ from mmdet_detr_plugin.config_files import config_path
 from mmdet_detr_plugin.models.queries import Queries, concatenate, grid_points
 from mmdet_detr_plugin.models.transformer_neck import TransformerNeck
 
-from ...builders import NUM_CLASSES, build, detr_config, make_batch
+from ...builders import MMDET_HEAD, NUM_CLASSES, build, detr_config, make_batch
 
 SHAPES = [(96, 160), (128, 90)]
 DENSE = dict(num_classes=NUM_CLASSES, in_channels=32, feat_channels=32, stacked_convs=1)
@@ -220,7 +220,7 @@ def test_parts_do_not_see_each_other():
 @pytest.mark.parametrize(
     'changes, message',
     [
-        (dict(bbox_head=dict(type='mmdet.DETRHead')), "training_aids needs the plugin's TransformerNeck and DETRHead"),
+        (dict(bbox_head=MMDET_HEAD), "training_aids needs the plugin's TransformerNeck and DETRHead"),
         (dict(neck=dict(reference_points='random')), "reference_points must be 'grid', 'learned' or None, got 'random'"),
         (
             dict(neck=dict(reference_points='grid', position_encoding=LEARNED)),
