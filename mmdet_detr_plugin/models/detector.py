@@ -122,10 +122,14 @@ class DETR(SetDetector):
     def _features(self, batch_inputs: Tensor, batch_data_samples: SampleList | None) -> tuple[Tensor, Tensor | None]:
         """Feature map and its padding mask. Without data samples nothing counts as padding."""
         feats = self.extract_feat(batch_inputs)
+        return feats, self._padding_mask(feats, batch_inputs, batch_data_samples)
+
+    @staticmethod
+    def _padding_mask(feats: Tensor, batch_inputs: Tensor, batch_data_samples: SampleList | None) -> Tensor | None:
         if batch_data_samples is None:
-            return feats, None
+            return None
         shapes = [sample.img_shape[:2] for sample in batch_data_samples]
-        return feats, feature_padding_mask(shapes, batch_inputs.shape[-2:], feats.shape[-2:], feats.device)
+        return feature_padding_mask(shapes, batch_inputs.shape[-2:], feats.shape[-2:], feats.device)
 
     def forward_hidden_states(self, batch_inputs: Tensor, batch_data_samples: SampleList | None) -> Tensor:
         """(B, 3, H, W) -> hidden states of all decoder layers (L, B, Q, D)."""

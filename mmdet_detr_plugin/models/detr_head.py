@@ -150,15 +150,15 @@ class DETRHead(BaseModule):
         """
         if batch_gt_instances_ignore is not None:
             raise ValueError('set prediction has no ignored instances; batch_gt_instances_ignore must be None')
-        if not self.aux_loss:
-            all_layers_cls_scores, all_layers_bbox_preds = all_layers_cls_scores[-1:], all_layers_bbox_preds[-1:]
         targets = collate_targets(batch_gt_instances, batch_img_metas, self.num_classes)
         return self.losses_and_pairs(all_layers_cls_scores, all_layers_bbox_preds, targets, batch_img_metas)[0]
 
     def losses_and_pairs(
         self, cls_logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict]
     ) -> tuple[dict[str, Tensor], Pairs]:
-        """Match, and losses by name; arguments as those of ``match``."""
+        """Match, and losses by name, of the last layer alone without ``aux_loss``; arguments as those of ``match``."""
+        if not self.aux_loss:
+            cls_logits, boxes = cls_logits[-1:], boxes[-1:]
         log_probability = at_least_float32(cls_logits.detach()).log_softmax(-1)
         pairs = self.match(cls_logits, boxes, targets, img_metas, log_probability)
         return self.losses_of_pairs(cls_logits, boxes, pairs, targets, log_probability), pairs

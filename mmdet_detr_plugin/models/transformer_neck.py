@@ -147,7 +147,7 @@ class TransformerNeck(BaseModule):
             ValueError: when C is not ``in_channels``.
         """
         encoded = self.encode(feats, padding_mask)
-        return self.decode(encoded, [self.queries(encoded.memory.dtype)]), encoded.memory_map
+        return self.decode_own(encoded), encoded.memory_map
 
     def encode(self, feats: Tensor, padding_mask: Tensor | None = None) -> Encoded:
         """Projection, positions and encoder; arguments as in ``forward``."""
@@ -167,6 +167,10 @@ class TransformerNeck(BaseModule):
         # a copy, because a view of a parameter claims to need gradients even under no_grad, which confuses torch's FLOP counter
         pos = self.query_embed.weight[None].to(dtype, copy=True)  # (1, Q, D)
         return Queries(pos.new_zeros(()).expand(1, self.num_queries, self.embed_dims), pos, self.reference_logits)
+
+    def decode_own(self, encoded: Encoded) -> Tensor:
+        """Hidden states (L, B, Q, D) of the learned queries alone, as at inference."""
+        return self.decode(encoded, [self.queries(encoded.memory.dtype)])
 
     def decode(self, encoded: Encoded, parts: Sequence[Queries]) -> Tensor:
         """Hidden states (L, B, Q, D) of all queries, in the order of the parts, which do not see each other."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...devices import at_least_float32
 from ...registry import MODELS
-from ..detector import DETR, feature_padding_mask, padding_mask_of_sizes
+from ..detector import DETR, padding_mask_of_sizes
 from ..detr_head import DETRHead
 from ..targets import collate_targets
 from ..transformer_neck import Encoded, TransformerNeck
@@ -85,11 +85,7 @@ class PanopticDETR(WithMasks, DETR):
     def _encode(self, batch_inputs: Tensor, batch_data_samples: SampleList | None) -> tuple[Sequence[Tensor], Encoded]:
         """The backbone's feature maps for the mask head, finest first, and the encoder's output."""
         *finer, feats = self.backbone(batch_inputs)
-        mask = None
-        if batch_data_samples is not None:
-            shapes = [sample.img_shape[:2] for sample in batch_data_samples]
-            mask = feature_padding_mask(shapes, batch_inputs.shape[-2:], feats.shape[-2:], feats.device)
-        return finer, self.neck.encode(feats, mask)
+        return finer, self.neck.encode(feats, self._padding_mask(feats, batch_inputs, batch_data_samples))
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses of the detector, its training aids and the masks, by name; mmengine sums them."""
@@ -99,8 +95,7 @@ class PanopticDETR(WithMasks, DETR):
             finer, encoded = self._encode(batch_inputs, samples)
             targets = collate_targets([sample.gt_instances for sample in samples], metas, self.bbox_head.num_classes)
             hidden_states, losses = self._decode(encoded, samples, targets)
-            supervised = hidden_states if self.bbox_head.aux_loss else hidden_states[-1:]
-            outputs = self.bbox_head(supervised, **self._references)
+            outputs = self.bbox_head(hidden_states, **self._references)
             found, pairs = self.bbox_head.losses_and_pairs(*outputs, targets, metas)
         if self.mask_head is None:
             return found | losses
@@ -124,7 +119,7 @@ class PanopticDETR(WithMasks, DETR):
         alone, ``bboxes`` in xyxy, ``scores``, ``labels``, and ``masks`` (N, H, W) with ``instance_on``, best first.
         """
         finer, encoded = self._encode(batch_inputs, batch_data_samples)
-        hidden_states = self.neck.decode(encoded, [self.neck.queries(encoded.memory.dtype)])[-1:]
+        hidden_states = self.neck.decode_own(encoded)[-1:]
         logits, boxes = self.bbox_head(hidden_states, **self._references)
         metas = [sample.metainfo for sample in batch_data_samples]
         instances, queries = self.bbox_head.ranked(logits, boxes, metas, rescale)
@@ -141,7 +136,7 @@ class PanopticDETR(WithMasks, DETR):
         """As ``DETR.detect``; with a mask head also no-object's probability (B, Q), and mask logits (B, Q, H/4, W/4) of all queries."""
         *finer, feats = self.backbone(batch_inputs)
         encoded = self.neck.encode(feats, padding_mask_of_sizes(sizes, batch_inputs.shape[-2:], feats.shape[-2:]))
-        hidden_states = self.neck.decode(encoded, [self.neck.queries(encoded.memory.dtype)])
+        hidden_states = self.neck.decode_own(encoded)
         logits, boxes = self.bbox_head(hidden_states[-1:], **self._references)
         found = self.bbox_head.best_classes(logits[-1], boxes[-1])
         if self.mask_head is None:
@@ -152,7 +147,7 @@ class PanopticDETR(WithMasks, DETR):
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, ...]:
         """Class logits (L, B, Q, K+1), boxes_cxcywh_norm (L, B, Q, 4), and mask logits (B, Q, H/4, W/4) of the last layer."""
         finer, encoded = self._encode(batch_inputs, batch_data_samples)
-        hidden_states = self.neck.decode(encoded, [self.neck.queries(encoded.memory.dtype)])
+        hidden_states = self.neck.decode_own(encoded)
         outputs = self.bbox_head(hidden_states, **self._references)
         if self.mask_head is None:
             return outputs
