@@ -19,11 +19,12 @@ from ..devices import at_least_float32, is_autocast, to_device
 from ..registry import MODELS
 from .fused_linear import apply_linear
 from .hungarian_assigner import Pairs, assign_one_by_one
-from .parts import build_task_util, check_counts
+from .parts import build_task_util, check_counts, checked_loss
 from .set_criterion import box_losses, by_layer, classification_loss
 from .targets import Targets, collate_targets
 
 PAPER_LOSS_CLS = dict(type='CrossEntropyLoss', use_sigmoid=False, bg_cls_weight=0.1, class_weight=1.0, loss_weight=1.0)
+OTHER_LOSSES = '. For other losses use mmdet.DETRHead, which runs inside this detector too.'
 
 
 class BoxMLP(nn.Module):
@@ -91,9 +92,9 @@ class DETRHead(BaseModule):
         if self.max_per_img is not None:
             check_counts(max_per_img=self.max_per_img)
 
-        loss_cls = _checked(loss_cls, PAPER_LOSS_CLS, 'loss_cls', use_sigmoid=False)
-        loss_bbox = _checked(loss_bbox, dict(type='L1Loss', loss_weight=5.0), 'loss_bbox')
-        loss_iou = _checked(loss_iou, dict(type='GIoULoss', loss_weight=2.0), 'loss_iou')
+        loss_cls = checked_loss(loss_cls, PAPER_LOSS_CLS, 'loss_cls', OTHER_LOSSES, use_sigmoid=False)
+        loss_bbox = checked_loss(loss_bbox, dict(type='L1Loss', loss_weight=5.0), 'loss_bbox', OTHER_LOSSES)
+        loss_iou = checked_loss(loss_iou, dict(type='GIoULoss', loss_weight=2.0), 'loss_iou', OTHER_LOSSES)
         self.loss_weights = dict(loss_cls=loss_cls['loss_weight'], loss_bbox=loss_bbox['loss_weight'], loss_iou=loss_iou['loss_weight'])
         class_weight = torch.full((num_classes + 1,), float(loss_cls['class_weight']))
         class_weight[-1] = loss_cls['bg_cls_weight']
@@ -279,18 +280,3 @@ def pixels(batch_img_metas: Sequence[dict], rescale: bool) -> Tensor:
 
 def _unpack(batch_data_samples: SampleList) -> tuple[list[InstanceData], list[dict]]:
     return [sample.gt_instances for sample in batch_data_samples], [sample.metainfo for sample in batch_data_samples]
-
-
-def _checked(config: dict | None, default: dict, name: str, **fixed) -> dict:
-    """The default loss config with the given one's values; anything the criterion would not compute is refused."""
-    merged = {**default, **(config or {})}
-    kind = str(merged['type']).removeprefix('mmdet.')
-    unknown = sorted(set(merged) - set(default))
-    wrong = {key: merged[key] for key, value in fixed.items() if merged[key] != value}
-    if kind != default['type'] or unknown or wrong:
-        raise ValueError(
-            f'{name} must be {default["type"]} with the keys {sorted(set(default) - {"type"})}'
-            f'{" and " + str(fixed) if fixed else ""}, got {config}. For other losses use mmdet.DETRHead, which runs inside '
-            'this detector too.'
-        )
-    return merged

@@ -62,3 +62,19 @@ def check_counts(least: int = 1, **values: int) -> None:
     for name, value in values.items():
         if type(value) is not int or value < least:
             raise ValueError(f'{name} must be a whole number of at least {least}, got {value!r}')
+
+
+def checked_loss(config: dict | None, default: dict, name: str, advice: str = '', **fixed) -> dict:
+    """The default loss config with the given one's values.
+
+    Raises:
+        ValueError: for what would not be computed: another type, an unknown key, or another value of a fixed one. ``advice`` ends it.
+    """
+    merged = {**default, **(config or {})}
+    kind = str(merged['type']).removeprefix('mmdet.')
+    if kind != default['type'] or set(merged) != set(default) or any(merged[key] != value for key, value in fixed.items()):
+        raise ValueError(
+            f'{name} must be {default["type"]} with the keys {sorted(set(default) - {"type"})}'
+            f'{" and " + str(fixed) if fixed else ""}, got {config}{advice}'
+        )
+    return merged

@@ -7,6 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ...registry import MODELS
+from ..parts import checked_loss
 from ..transformer_neck import Encoded
 from .attention_map import MultiHeadAttentionMap
 from .box_map import NUM_OF_BOX, BoxMap
@@ -41,8 +42,8 @@ class MaskHead(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.in_channels, self.embed_dims = tuple(in_channels), embed_dims
-        self.loss_mask = _checked(loss_mask, dict(type='FocalLoss', alpha=0.25, gamma=2.0, loss_weight=1.0), 'loss_mask')
-        self.loss_dice = _checked(loss_dice, dict(type='DiceLoss', loss_weight=1.0), 'loss_dice')
+        self.loss_mask = checked_loss(loss_mask, dict(type='FocalLoss', alpha=0.25, gamma=2.0, loss_weight=1.0), 'loss_mask')
+        self.loss_dice = checked_loss(loss_dice, dict(type='DiceLoss', loss_weight=1.0), 'loss_dice')
 
     def masks_of_maps(self, maps: Tensor, projected: Tensor, feats: Sequence[Tensor], chosen: Tensor | None) -> Tensor:
         """Mask logits.
@@ -154,10 +155,3 @@ class BoxMaskHead(MaskHead):
             (P, H/4, W/4), in the order of images and queries.
         """
         return self.masks_of_maps(self.box_map(hidden_states, regions, memory), memory, feats, chosen)
-
-
-def _checked(config: dict | None, default: dict, name: str) -> dict:
-    merged = {**default, **(config or {})}
-    if str(merged['type']).removeprefix('mmdet.') != default['type'] or set(merged) != set(default):
-        raise ValueError(f'{name} must be {default["type"]} with the keys {sorted(set(default) - {"type"})}, got {config}')
-    return merged
