@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Sets up everything the plugin needs, versions pinned in tools/versions.txt. Safe to run again; continues after an interruption.
 #
-#   bash tools/setup_env.sh [--active] [--torch-index URL] [--cpu-ops] [--python PYTHON] [--which]
+#   bash tools/setup_env.sh [--active] [--torch-index URL] [--cpu-ops] [--python PYTHON] [--versions FILE] [--which]
 #
 #   --active           install into the active environment (a torch that is already there is kept), instead of .venv in the checkout
 #   --torch-index URL  take torch from this index, for instance a CPU-only one; the default takes it from pip's own configuration
 #   --cpu-ops          build mmcv's ops without CUDA even where a GPU is present (DETR runs on the GPU all the same, Faster R-CNN does not)
 #   --python PYTHON    the interpreter to make .venv with (3.11 or 3.12); default: the first suitable one on PATH
+#   --versions FILE    other pinned versions, such as tools/versions-oldest.txt and tools/versions-newest.txt
 #   --which            only print the interpreter that the other options lead to
 set -euo pipefail
 
@@ -24,15 +25,17 @@ while [ $# -gt 0 ]; do
     --active) active=1 ;;
     --cpu-ops) cpu_ops=1 ;;
     --which) which=1 ;;
-    --torch-index|--python)
+    --torch-index|--python|--versions)
       [ $# -ge 2 ] || die "$1 needs a value (see the head of tools/setup_env.sh)"
-      if [ "$1" = --python ]; then python=$2; else torch_index=$2; fi
+      case "$1" in --python) python=$2 ;; --versions) versions=$2 ;; *) torch_index=$2 ;; esac
       shift ;;
-    -h|--help) sed -n '2,10p' "$0"; exit 0 ;;
-    *) die "unknown option '$1'; known are --active, --torch-index URL, --cpu-ops, --python PYTHON, --which" ;;
+    -h|--help) sed -n '2,11p' "$0"; exit 0 ;;
+    *) die "unknown option '$1'; known are --active, --torch-index URL, --cpu-ops, --python PYTHON, --versions FILE, --which" ;;
   esac
   shift
 done
+
+[ -f "$versions" ] || die "--versions: $versions is missing; expected a file of lines such as torch==2.13.0, as in tools/versions.txt"
 
 is_supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
 

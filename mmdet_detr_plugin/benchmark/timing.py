@@ -1,6 +1,7 @@
 """Times of several functions, measured in turns so that whatever the machine does meanwhile meets all of them; and peak memory."""
 
 import ctypes
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -71,6 +72,20 @@ def working_memory(function: Callable[[], object], device: str) -> float:
     before = resident()['VmRSS']
     function()
     return resident()['VmHWM'] - before
+
+
+def print_peak_memory(make_step: Callable[[], Callable[[], object]], steps: int, device: str) -> None:
+    """As JSON, MiB that making a training step and taking it took at the peak: ``peak`` without what was there before, and ``process``.
+
+    For a process of its own: a peak does not go down again.
+    """
+    before = resident()['VmRSS']
+    step = make_step()
+    for _ in range(steps):
+        step()
+    process = resident()['VmHWM']
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device == 'cuda' else process - before
+    print(json.dumps(dict(peak=peak, process=process)))
 
 
 def resident() -> dict[str, float]:

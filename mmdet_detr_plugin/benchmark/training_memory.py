@@ -1,26 +1,23 @@
 """Peak memory of three training steps, printed as JSON: ``python -m mmdet_detr_plugin.benchmark.training_memory plugin|mmdet cpu|cuda``."""
 
-import json
 import sys
-
-import torch
+from collections.abc import Callable
 
 from . import peers
-from .timing import resident
+from .timing import print_peak_memory
 from .workloads import random_batch, training_step
 
 
 def main() -> None:
     name, device = sys.argv[1:]
-    before = resident()['VmRSS']
+    print_peak_memory(lambda: step_of(name, device), 3, device)
+
+
+def step_of(name: str, device: str) -> Callable[[], object]:
+    """Of DETR R50, the plugin's or mmdet's."""
     config = peers.model_config('detr_r50_8xb2-150e_coco')
     model = peers.build(config if name == 'plugin' else peers.mmdet_config(config), device)
-    step = training_step(model, *random_batch(2, 512, 640, 7, device))
-    for _ in range(3):
-        step()
-    process = resident()['VmHWM']
-    peak = torch.cuda.max_memory_allocated() / 2**20 if device == 'cuda' else process - before
-    print(json.dumps(dict(peak=peak, process=process)))
+    return training_step(model, *random_batch(2, 512, 640, 7, device))
 
 
 if __name__ == '__main__':

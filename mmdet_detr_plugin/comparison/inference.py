@@ -87,8 +87,7 @@ def layer_outputs(model: SetDetector, batches: Iterable) -> Iterator[tuple[list,
     with torch.no_grad():
         for batch in batches:
             data = model.data_preprocessor(batch, False)
-            logits, boxes, *_ = model(**data, mode='tensor')
-            yield data['data_samples'], logits, boxes
+            yield data['data_samples'], *model.layer_outputs(data['inputs'], data['data_samples'])
 
 
 def matched_queries(model: SetDetector, samples: list, logits: Tensor, boxes: Tensor, truth: Truth) -> list[Tensor]:

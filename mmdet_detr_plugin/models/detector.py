@@ -1,6 +1,7 @@
 """The detector: images and data samples in, losses or detections out (paper, section 3.2 and figure 2)."""
 
 import copy
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -54,6 +55,14 @@ class SetDetector(BaseDetector):
             raise ValueError(
                 f'neck.embed_dims is {self.neck.embed_dims}, bbox_head.embed_dims is {self.bbox_head.embed_dims}; they must be equal'
             )
+
+    @abstractmethod
+    def layer_outputs(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, Tensor]:
+        """Class logits (L, B, Q, ...) and boxes_cxcywh_norm (L, B, Q, 4) of all decoder layers."""
+
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, ...]:
+        """All outputs of the network, unprocessed."""
+        return self.layer_outputs(batch_inputs, batch_data_samples)
 
 
 @MODELS.register_module()
@@ -188,8 +197,8 @@ class DETR(SetDetector):
         logits, boxes = self.bbox_head(hidden_states[-1:], **self._references)
         return self.bbox_head.best_classes(logits[-1], boxes[-1])
 
-    def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, Tensor]:
-        """What ``DETRHead.forward`` returns, for all decoder layers."""
+    def layer_outputs(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, Tensor]:
+        """What ``DETRHead.forward`` returns, for all decoder layers: class logits (L, B, Q, K + 1) and boxes_cxcywh_norm (L, B, Q, 4)."""
         return self.bbox_head(self.forward_hidden_states(batch_inputs, batch_data_samples), **self._references)
 
 

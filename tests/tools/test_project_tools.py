@@ -49,7 +49,11 @@ def test_make_config_takes_a_shipped_name_and_writes_a_config_file(tmp_path, sha
 
 def test_set_up_names_wrong_options_and_wrong_python():
     script = ROOT / 'tools/setup_env.sh'
-    for args, message in ((['--nonsense'], "unknown option '--nonsense'"), (['--torch-index'], '--torch-index needs a value')):
+    for args, message in (
+        (['--nonsense'], "unknown option '--nonsense'"),
+        (['--torch-index'], '--torch-index needs a value'),
+        (['--versions', 'nowhere.txt'], 'nowhere.txt is missing'),
+    ):
         done = subprocess.run(['bash', script, *args], capture_output=True, text=True)
         assert done.returncode == 1 and message in done.stderr
 

@@ -41,7 +41,7 @@ class LocalDETR(SetDetector):
         outputs = self.bbox_head(memory, view)
         return self.bbox_head.best_pairs(outputs.logits[-1], outputs.boxes[-1])[:3]
 
-    def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, Tensor]:
+    def layer_outputs(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, Tensor]:
         """Class logits (L, B, Q, K) and boxes_cxcywh_norm (L, B, Q, 4) of all decoder layers."""
         outputs = self.bbox_head(*self._memory_of(batch_inputs, batch_data_samples))
         return outputs.logits, outputs.boxes

@@ -15,7 +15,7 @@ from mmdet_detr_plugin.models.panoptic.segments import with_stuff_objects
 from mmdet_detr_plugin.models.targets import collate_targets
 
 from ...builders import build
-from .builders import STUFF, THINGS, panoptic_batch, panoptic_local_config
+from .builders import STUFF, THINGS, panoptic_batch, panoptic_config, panoptic_local_config
 from .test_detector import COUNTS, SHAPES, edge_case, gradients, losses_of
 
 JITTER = dict(type='mmdet_detr_plugin.JitteredBoxes', copies=2)
@@ -32,6 +32,16 @@ def build_refining(config: dict):
 
 def masks_alone(losses: dict) -> dict:
     return {name: losses[name] for name in ('loss_mask', 'loss_dice')}
+
+
+@pytest.mark.parametrize('config', [panoptic_config(), panoptic_local_config()], ids=['PanopticDETR', 'PanopticLocalDETR'])
+def test_layers_outputs_are_those_of_the_whole_network_without_a_mask(config, monkeypatch):
+    model, batch = build(config, randomize_norms=True).eval(), panoptic_batch(SHAPES, COUNTS)
+    logits, boxes, masks = model(*batch.values(), mode='tensor')
+    assert len(masks) == 2
+    monkeypatch.setattr(model.mask_head, 'forward', lambda *_: pytest.fail('masks of all queries, which nobody looks at'))
+    ours = model.layer_outputs(**batch)
+    torch.testing.assert_close(ours, (logits, boxes), rtol=0, atol=0)
 
 
 def test_mask_losses_and_gradients_are_those_of_all_queries():
