@@ -109,7 +109,7 @@ def describe(cfg: Config, detector: nn.Module, half: bool = False) -> Descriptio
             f'the model has {num_classes} classes, but {len(classes)} names are known ({", ".join(classes[:5])} ...); the checkpoint or '
             'test_dataloader.dataset.metainfo must name them'
         )
-    most = detector.bbox_head.max_per_img or detector.neck.query_embed.num_embeddings
+    most = getattr(detector, 'max_per_img', None) or detector.bbox_head.max_per_img or detector.neck.query_embed.num_embeddings
     return Description(
         classes=classes,
         preprocess=dict(resize=_resize(pipeline), **_normalisation(detector.data_preprocessor)),

@@ -8,7 +8,7 @@ from .detr_head import DETRHead
 from .folded_resnet import FoldedResNet
 from .hungarian_assigner import HungarianAssigner
 from .local_detr import LocalDETR, LocalDETRHead, PyramidEncoder
-from .panoptic import BoxMaskHead, DETRMaskHead, PanopticDETR, PanopticFPN, PanopticLocalDETR
+from .panoptic import BoxMaskHead, DETRMaskHead, PanopticDETR, PanopticFPN, PanopticLocalDETR, StuffHead
 from .position_encoding import LearnedPositionEncoding, SinePositionEncoding
 from .training_aids import DenoisingQueries, DenseHeads, JitteredBoxes, QueryGroups
 from .transformer_neck import TransformerNeck
@@ -35,5 +35,6 @@ __all__ = [
     'QueryGroups',
     'ResNetDC5',
     'SinePositionEncoding',
+    'StuffHead',
     'TransformerNeck',
 ]

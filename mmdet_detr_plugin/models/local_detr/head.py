@@ -238,7 +238,7 @@ class LocalDETRHead(BaseModule):
         extra = self.jitter(targets, img_metas) if self.jitter is not None else None
         outputs = self(memory, view, extra)
         losses = {f'dense.{key}': value for key, value in self.dense_head.loss(*outputs.dense, targets, view.scale).items()}
-        num_objects = reduce_mean(outputs.boxes.new_full((), targets.num_objects)).clamp(min=1 / get_world_size())
+        num_objects = self.average_number(targets.num_objects, like=outputs.boxes)
         logits, boxes = outputs.logits[:, :, : outputs.num_selected], outputs.boxes[:, :, : outputs.num_selected]
         pairs = self.match(logits, boxes, targets, img_metas)
         losses |= self._layer_losses(logits, boxes, pairs, targets, num_objects, '')
@@ -246,6 +246,11 @@ class LocalDETRHead(BaseModule):
             rest = outputs.logits[:, :, outputs.num_selected :], outputs.boxes[:, :, outputs.num_selected :]
             losses |= self._layer_losses(*rest, extra.pairs(len(rest[0])), targets, num_objects, 'jitter.', extra.weights)
         return Step(losses, outputs, pairs, num_objects)
+
+    @staticmethod
+    def average_number(num_objects: int, like: Tensor) -> Tensor:
+        """A batch's number of objects averaged over ranks, at least 1 in all ranks together."""
+        return reduce_mean(like.new_full((), num_objects)).clamp(min=1 / get_world_size())
 
     def match(self, logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict]) -> Pairs:
         """One query for each object in each layer, from logits (L, B, Q, K) and boxes_cxcywh_norm (L, B, Q, 4)."""

@@ -14,7 +14,7 @@ from ..detr_head import DETRHead
 from ..targets import collate_targets
 from ..transformer_neck import Encoded, TransformerNeck
 from .segments import with_stuff_objects
-from .with_masks import Findings, WithMasks, gather_queries
+from .with_masks import Findings, WithMasks, gather_queries, last_matches
 
 
 @MODELS.register_module()
@@ -102,7 +102,7 @@ class PanopticDETR(WithMasks, DETR):
 
         masks_of = partial(self._masks_of, hidden_states[-1], encoded, finer)
         num_objects = self.bbox_head.num_objects(targets, like=outputs[1])
-        return found | losses | self._mask_losses(samples, pairs, masks_of, batch_inputs.shape[-2:], num_objects)
+        return found | losses | self._mask_losses(samples, last_matches(pairs), masks_of, batch_inputs.shape[-2:], num_objects)
 
     def _masks_of(self, hidden_states: Tensor, encoded: Encoded, finer: Sequence[Tensor], image: Tensor, query: Tensor) -> Tensor:
         """Masks (P, H/4, W/4) of some queries, in their order: by image.

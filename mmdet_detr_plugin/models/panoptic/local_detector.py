@@ -1,6 +1,8 @@
 """LocalDETR with a mask for each query: panoptic or instance segmentation that short schedules and small data suffice for."""
 
+import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -12,11 +14,34 @@ from ...registry import MODELS
 from ..local_detr.detector import LocalDETR
 from ..local_detr.head import LocalDETRHead, Outputs, View
 from ..local_detr.pyramid_encoder import PyramidEncoder
+from ..parts import build_model_part
 from .mask_head import BoxMaskHead
 from .segments import with_stuff_objects
-from .with_masks import Findings, WithMasks, gather_queries
+from .stuff_head import StuffHead
+from .with_masks import Findings, WithMasks, gather_queries, last_matches
 
 LEVEL = 2  # of the memory, stride 16: where masks begin
+
+
+@dataclass
+class Queries:
+    """Whose masks can be made: the detector's queries Q, then those of the S classes of stuff.
+
+    Attributes:
+        hidden_states: (B, Q + S, D).
+        boxes: (B, Q + S, 4), cxcywh_norm; stuff may be anywhere.
+        outputs: of the detector.
+        stuff_logits: (B, S), whether a class of stuff is there.
+    """
+
+    hidden_states: Tensor
+    boxes: Tensor
+    outputs: Outputs
+    stuff_logits: Tensor
+
+    @property
+    def num_detected(self) -> int:
+        return self.outputs.boxes.shape[2]
 
 
 @MODELS.register_module()
@@ -24,7 +49,8 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
     """``LocalDETR`` that finds things and stuff, and predicts a mask for each query from its box and the memory.
 
     In training only the masks of the last layer's matched queries are computed; when predicting, only those that a result asks for.
-    Segments are made of the detections: of each query the class that it is surest of.
+    Segments are made of the detections, of each query the class that it is surest of; and with a ``stuff_head`` of the classes of stuff
+    that it finds, each of which has a query of its own, so that the detector is left to the things.
 
     Args:
         backbone: config; returns feature maps at strides 4, 8, 16 and 32.
@@ -33,8 +59,10 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
         mask_head: config of a ``BoxMaskHead``.
         num_things_classes: labels below this are things.
         num_stuff_classes: labels of stuff follow; 0 for instance segmentation.
+        stuff_head: config of a ``StuffHead``; None to detect stuff as things are.
         test_cfg: beside the head's ``max_per_img``: ``panoptic_on`` and ``instance_on``, which results to make (default: both);
-            ``score_thr``, what a detection must score to make a segment (default: 0.4; scores are the IoUs that the boxes should have).
+            ``score_thr``, what a detection must score to make a segment (default: 0.4; scores are the IoUs that the boxes should have, and
+            probabilities of stuff).
         kwargs: ``LocalDETR``'s.
 
     Raises:
@@ -51,12 +79,16 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
         mask_head: dict,
         num_things_classes: int,
         num_stuff_classes: int = 0,
+        stuff_head: dict | None = None,
         test_cfg: dict | None = None,
         **kwargs,
     ) -> None:
         of_masks, rest = self._split_test_cfg(test_cfg)
         super().__init__(backbone, neck, bbox_head, test_cfg=rest, **kwargs)
         self._add_masks(mask_head, num_things_classes, num_stuff_classes, of_masks)
+        self.stuff_head = None
+        if stuff_head and num_stuff_classes:
+            self.stuff_head = build_model_part(copy.deepcopy(stuff_head) | dict(num_stuff_classes=num_stuff_classes), 'stuff_head')
         parts = (self.neck, PyramidEncoder), (self.bbox_head, LocalDETRHead), (self.mask_head, BoxMaskHead)
         if not all(isinstance(part, kind) for part, kind in parts):
             raise ValueError(
@@ -64,6 +96,13 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
                 + ', '.join(type(part).__name__ for part, _ in parts)
             )
         self._check_masks()
+        if self.stuff_head is not None and not (
+            isinstance(self.stuff_head, StuffHead) and self.stuff_head.embed_dims == self.neck.embed_dims
+        ):
+            raise ValueError(
+                f'stuff_head must be a StuffHead with embed_dims={self.neck.embed_dims} as the neck has, got '
+                f'{type(self.stuff_head).__name__} with {getattr(self.stuff_head, "embed_dims", None)}'
+            )
         if set(self.mask_head.in_channels) != {self.neck.embed_dims}:
             raise ValueError(
                 f'mask_head.in_channels is {self.mask_head.in_channels}; all levels of the memory have neck.embed_dims = '
@@ -71,16 +110,42 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
             )
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of the detector and the masks, by name; mmengine sums them."""
+        """Losses of the detector, of the presence of stuff and of the masks, by name; mmengine sums them."""
         samples = with_stuff_objects(batch_data_samples, self.num_things_classes, self.bbox_head.num_classes)
         memory, view = self._memory_of(batch_inputs, samples)
-        step = self.bbox_head.matched_losses(memory, view, samples)
-        masks_of = partial(self._masks_of, step.outputs, memory, view)
-        return step.losses | self._mask_losses(samples, step.pairs, masks_of, batch_inputs.shape[-2:], step.num_objects)
+        step = self.bbox_head.matched_losses(memory, view, samples if self.stuff_head is None else batch_data_samples)
+        losses, owners, num_objects = step.losses, last_matches(step.pairs), step.num_objects
+        queries = self._queries(step.outputs, memory, view)
+        if self.stuff_head is not None:
+            of_stuff = self._stuff_objects(samples, queries.num_detected)
+            is_present = torch.zeros_like(queries.stuff_logits, dtype=torch.bool)
+            is_present[of_stuff[0], of_stuff[2] - queries.num_detected] = True
+            losses = losses | self.stuff_head.loss(queries.stuff_logits, is_present)
+            owners = _by_image(owners, of_stuff)
+            num_objects = self.bbox_head.average_number(sum(len(sample.gt_instances) for sample in samples), like=num_objects)
+        masks_of = partial(self._masks_of, queries, memory, view)
+        return losses | self._mask_losses(samples, owners, masks_of, batch_inputs.shape[-2:], num_objects)
 
-    def _masks_of(self, outputs: Outputs, memory: Sequence[Tensor], view: View, image: Tensor, query: Tensor) -> Tensor:
+    def _stuff_objects(self, samples: SampleList, first_query: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Image, object and query (P,) of all stuff of a batch."""
+        found = []
+        for number, sample in enumerate(samples):
+            stuff = sample.gt_instances.labels - self.num_things_classes
+            (objects,) = (stuff >= 0).nonzero(as_tuple=True)
+            found.append((torch.full_like(objects, number), objects, first_query + stuff[objects]))
+        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+    def _queries(self, outputs: Outputs, memory: Sequence[Tensor], view: View) -> Queries:
+        hidden_states, boxes = outputs.hidden_states, outputs.boxes[-1]
+        if self.stuff_head is None:
+            return Queries(hidden_states, boxes, outputs, hidden_states.new_zeros(len(hidden_states), 0))
+        of_stuff, logits = self.stuff_head(memory[LEVEL], view.padding_masks[LEVEL])
+        whole = boxes.new_tensor((0.5, 0.5, 1.0, 1.0)).expand(*of_stuff.shape[:2], 4)
+        return Queries(torch.cat((hidden_states, of_stuff.to(hidden_states.dtype)), 1), torch.cat((boxes, whole), 1), outputs, logits)
+
+    def _masks_of(self, queries: Queries, memory: Sequence[Tensor], view: View, image: Tensor, query: Tensor) -> Tensor:
         """Masks (P, H/4, W/4) of some queries, in their order: by image."""
-        hidden_states, boxes, chosen = gather_queries(image, query, outputs.hidden_states, outputs.boxes[-1])
+        hidden_states, boxes, chosen = gather_queries(image, query, queries.hidden_states, queries.boxes)
         return self._masks(hidden_states, boxes, memory, view, chosen)
 
     def _masks(
@@ -98,34 +163,68 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
         """
         memory, view = self._memory_of(batch_inputs, batch_data_samples)
         outputs = self.bbox_head(memory, view)
+        queries = self._queries(outputs, memory, view)
         metas = [sample.metainfo for sample in batch_data_samples]
-        instances, queries = self.bbox_head.ranked(outputs.logits, outputs.boxes, metas, rescale)
+        instances, ranked = self.bbox_head.ranked(outputs.logits, outputs.boxes, metas, rescale)
+        stuff_scores = at_least_float32(queries.stuff_logits).sigmoid()
         findings = []
-        for found, of_image, repeats in zip(instances, queries, repeated(queries), strict=True):
-            is_sure = (found.scores > self.score_thr) & ~repeats
-            findings.append(Findings(found, of_image, of_image[is_sure], found.labels[is_sure]))
-        masks_of = partial(self._masks_of, outputs, memory, view)
-        return self._add_results(batch_data_samples, findings, outputs.logits.shape[2], masks_of, batch_inputs.shape[-2:], rescale)
+        for found, of_image, repeats, of_stuff in zip(instances, ranked, repeated(ranked), stuff_scores, strict=True):
+            is_sure = (found.scores > self.score_thr) & ~repeats & self._may_be_segments(found.labels)
+            (stuff,) = (of_stuff > self.score_thr).nonzero(as_tuple=True)
+            segment_queries = torch.cat((of_image[is_sure], queries.num_detected + stuff))
+            labels = torch.cat((found.labels[is_sure], self.num_things_classes + stuff))
+            findings.append(Findings(found, of_image, segment_queries, labels))
+        masks_of = partial(self._masks_of, queries, memory, view)
+        num_queries = queries.hidden_states.shape[1]
+        return self._add_results(batch_data_samples, findings, num_queries, masks_of, batch_inputs.shape[-2:], rescale)
+
+    def _may_be_segments(self, labels: Tensor) -> Tensor:
+        """Whether detections of these labels may make segments: those of stuff only where stuff has no queries of its own."""
+        return labels < (self.bbox_head.num_classes if self.stuff_head is None else self.num_things_classes)
+
+    @property
+    def max_per_img(self) -> int:
+        """How many rows ``detect`` gives at most."""
+        return self.bbox_head.max_per_img + (0 if self.stuff_head is None else self.num_stuff_classes)
 
     def detect(self, batch_inputs: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        """As ``LocalDETR.detect``, and of each pair: whether its query has a better one (B, n), 0 or 1, which makes no segment then, and
-        mask logits (B, n, H/4, W/4).
+        """As ``LocalDETR.detect``, and of each pair: 1 where it makes no segment, because its query has a better one or stuff has queries
+        of its own, else 0 (B, n); and mask logits (B, n, H/4, W/4). With a ``stuff_head``, a row for each class of stuff follows: the
+        whole image, and the probability that the class is there.
         """
         memory, view = self._memory_of_sizes(batch_inputs, sizes)
         outputs = self.bbox_head(memory, view)
-        *found, queries = self.bbox_head.best_pairs(outputs.logits[-1], outputs.boxes[-1])
-        hidden_states, boxes = (
-            x.gather(1, queries[..., None].expand(-1, -1, x.shape[-1])) for x in (outputs.hidden_states, outputs.boxes[-1])
-        )
-        masks = self._masks(hidden_states, boxes, memory, view).unflatten(0, queries.shape)
-        return *found, repeated(queries).to(found[1].dtype), at_least_float32(masks)
+        corners, scores, labels, ranked = self.bbox_head.best_pairs(outputs.logits[-1], outputs.boxes[-1])
+        is_no_segment = repeated(ranked) | ~self._may_be_segments(labels)
+        queries = self._queries(outputs, memory, view)
+        if self.stuff_head is not None:
+            stuff_scores = at_least_float32(queries.stuff_logits).sigmoid()
+            stuff = torch.arange(self.num_stuff_classes, device=ranked.device).expand(len(ranked), -1)
+            corners = torch.cat((corners, corners.new_tensor((0.0, 0.0, 1.0, 1.0)).expand(*stuff.shape, 4)), 1)
+            scores = torch.cat((scores, stuff_scores), 1)
+            labels = torch.cat((labels, self.num_things_classes + stuff), 1)
+            ranked = torch.cat((ranked, queries.num_detected + stuff), 1)
+            is_no_segment = torch.cat((is_no_segment, torch.zeros_like(stuff, dtype=torch.bool)), 1)
+        hidden_states, boxes = (x.gather(1, ranked[..., None].expand(-1, -1, x.shape[-1])) for x in (queries.hidden_states, queries.boxes))
+        masks = self._masks(hidden_states, boxes, memory, view).unflatten(0, ranked.shape)
+        return corners, scores, labels, is_no_segment.to(scores.dtype), at_least_float32(masks)
 
-    def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Class logits (L, B, Q, K), boxes_cxcywh_norm (L, B, Q, 4), and mask logits (B, Q, H/4, W/4) of the last layer."""
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, ...]:
+        """Class logits (L, B, Q, K), boxes_cxcywh_norm (L, B, Q, 4), mask logits (B, Q + S, H/4, W/4) of the last layer and of stuff, and
+        logits (B, S) of the presence of stuff; S is 0 without a ``stuff_head``.
+        """
         memory, view = self._memory_of(batch_inputs, batch_data_samples)
         outputs = self.bbox_head(memory, view)
-        masks = self._masks(outputs.hidden_states, outputs.boxes[-1], memory, view)
-        return outputs.logits, outputs.boxes, masks.unflatten(0, outputs.hidden_states.shape[:2])
+        queries = self._queries(outputs, memory, view)
+        masks = self._masks(queries.hidden_states, queries.boxes, memory, view)
+        return outputs.logits, outputs.boxes, masks.unflatten(0, queries.hidden_states.shape[:2]), queries.stuff_logits
+
+
+def _by_image(*owners: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, objects and queries (P,) of several groups as one, ordered by image."""
+    merged = [torch.cat(parts) for parts in zip(*owners, strict=True)]
+    order = merged[0].argsort(stable=True)
+    return tuple(part[order] for part in merged)
 
 
 def repeated(queries: Tensor) -> Tensor:

@@ -70,17 +70,17 @@ class WithMasks:
             raise ValueError(f'the mask head needs all four stages of the backbone: set backbone.out_indices=(0, 1, 2, 3), got {outputs}')
 
     def _mask_losses(
-        self, samples: SampleList, pairs: Pairs, masks_of: MasksOf, size: tuple[int, int], num_objects: Tensor
+        self, samples: SampleList, owners: tuple[Tensor, Tensor, Tensor], masks_of: MasksOf, size: tuple[int, int], num_objects: Tensor
     ) -> dict[str, Tensor]:
-        """Losses of the last layer's matched queries.
+        """Losses of the masks that belong to an object.
 
         Args:
             samples: with the masks of things and stuff; see ``with_stuff_objects``.
+            owners: image, object and query (P,) of each mask, ordered by image.
             size: (H, W) of the padded batch.
             num_objects: what the sums are divided by.
         """
-        is_last = pairs.layer == pairs.layer.amax() if len(pairs.layer) else pairs.layer.bool()
-        image, target, query = pairs.image[is_last], pairs.target[is_last], pairs.query[is_last]
+        image, target, query = owners
         masks = [samples[i].gt_instances.masks[t] for i, t in zip(image.tolist(), target.tolist(), strict=True)]
         weight = 1.0
         if not masks:  # as many parameters take part as always, which several processes need
@@ -123,6 +123,12 @@ class WithMasks:
                 seg = panoptic_map(of_segments, found.segment_labels, self.num_things_classes, self.bbox_head.num_classes, out_shape)
                 sample.pred_panoptic_seg = PixelData(sem_seg=seg[None])
         return samples
+
+
+def last_matches(pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+    """Image, object and query (P,) of the last layer's pairs, ordered by image."""
+    is_last = pairs.layer == pairs.layer.amax() if len(pairs.layer) else pairs.layer.bool()
+    return pairs.image[is_last], pairs.target[is_last], pairs.query[is_last]
 
 
 def _wanted_masks(masks_of: MasksOf, is_wanted: Tensor) -> list[Tensor]:

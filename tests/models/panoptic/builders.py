@@ -22,7 +22,7 @@ def panoptic_config(**changes) -> dict:
     return config | {key: value for key, value in changes.items() if not isinstance(value, dict)}
 
 
-def panoptic_local_config(**head) -> dict:
+def panoptic_local_config(stuff_head: bool = True, **head) -> dict:
     """A small PanopticLocalDETR; changes of its ``bbox_head``."""
     config = dict(
         type='mmdet_detr_plugin.PanopticLocalDETR',
@@ -48,6 +48,8 @@ def panoptic_local_config(**head) -> dict:
         num_stuff_classes=STUFF,
     )
     config['bbox_head'] |= head
+    if stuff_head:
+        config['stuff_head'] = dict(type='mmdet_detr_plugin.StuffHead', embed_dims=32, num_heads=4, feedforward_channels=64)
     return config
 
 

@@ -1,6 +1,7 @@
 """PanopticLocalDETR: losses, maps of boxes, predictions, and images at the edge of what there is."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from mmdet_detr_plugin.models.panoptic.local_detector import repeated
 from mmdet_detr_plugin.models.panoptic.post_processing import panoptic_map
 from mmdet_detr_plugin.models.panoptic.segments import with_stuff_objects
 from mmdet_detr_plugin.models.targets import collate_targets
+from mmdet_detr_plugin.registry import MODELS
 
 from ...builders import build
 from .builders import STUFF, THINGS, panoptic_batch, panoptic_config, panoptic_local_config
@@ -37,27 +39,32 @@ def masks_alone(losses: dict) -> dict:
 @pytest.mark.parametrize('config', [panoptic_config(), panoptic_local_config()], ids=['PanopticDETR', 'PanopticLocalDETR'])
 def test_layers_outputs_are_those_of_the_whole_network_without_a_mask(config, monkeypatch):
     model, batch = build(config, randomize_norms=True).eval(), panoptic_batch(SHAPES, COUNTS)
-    logits, boxes, masks = model(*batch.values(), mode='tensor')
+    logits, boxes, masks, *_ = model(*batch.values(), mode='tensor')
     assert len(masks) == 2
     monkeypatch.setattr(model.mask_head, 'forward', lambda *_: pytest.fail('masks of all queries, which nobody looks at'))
     ours = model.layer_outputs(**batch)
     torch.testing.assert_close(ours, (logits, boxes), rtol=0, atol=0)
 
 
-def test_mask_losses_and_gradients_are_those_of_all_queries():
-    """Only the matched queries' masks are made, and jittered copies of the objects take no part in them."""
-    model = build_refining(panoptic_local_config(jitter=JITTER))
+@pytest.mark.parametrize('stuff_head', [False, True])
+def test_mask_losses_and_gradients_are_those_of_all_queries(stuff_head):
+    """Only the masks of queries with an object are made, and jittered copies of the objects take no part in them."""
+    model = build_refining(panoptic_local_config(stuff_head, jitter=JITTER))
     batch = panoptic_batch(SHAPES, COUNTS)
     losses = masks_alone(losses_of(model, batch))
     ours = gradients(model, losses)
 
     samples = with_stuff_objects(batch['batch_data_samples'], THINGS, THINGS + STUFF)
     metas = [sample.metainfo for sample in samples]
-    logits, boxes, masks = model(batch['batch_inputs'], samples, mode='tensor')
-    targets = collate_targets([sample.gt_instances for sample in samples], metas, THINGS + STUFF)
-    pairs = model.bbox_head.match(logits[-1:], boxes[-1:], targets, metas)
+    logits, boxes, masks, presence = model(batch['batch_inputs'], samples, mode='tensor')
+    detected = [sample.gt_instances[sample.gt_instances.labels < (THINGS if stuff_head else THINGS + STUFF)] for sample in samples]
+    pairs = model.bbox_head.match(logits[-1:], boxes[-1:], collate_targets(detected, metas, THINGS + STUFF), metas)
+    owners = list(zip(pairs.image.tolist(), pairs.query.tolist(), pairs.target.tolist(), strict=True))
+    assert masks.shape[1] == logits.shape[2] + presence.shape[1] and presence.shape[1] == STUFF * stuff_head
+    if stuff_head:  # the queries behind the detector's, in the order of the classes
+        owners += [(image, logits.shape[2] + number, COUNTS[image] + number) for image in range(2) for number in range(STUFF)]
     focal, dice = [], []
-    for image, query, target in zip(pairs.image.tolist(), pairs.query.tolist(), pairs.target.tolist(), strict=True):
+    for image, query, target in owners:
         large = F.interpolate(masks[image, query][None, None], (128, 160), mode='bilinear').flatten()
         wanted, p = samples[image].gt_instances.masks[target].flatten().float(), large.sigmoid()
         p_t, alpha_t = torch.where(wanted > 0, p, 1 - p), torch.where(wanted > 0, 0.25, 0.75)
@@ -70,24 +77,59 @@ def test_mask_losses_and_gradients_are_those_of_all_queries():
     theirs = gradients(model, expected)
     assert ours.keys() == theirs.keys() and any(name.startswith('backbone.') for name in ours)
     assert not any('box_mlp' in name or 'dense_head' in name for name in ours)  # masks do not move boxes
+    assert any(name.startswith('stuff_head.decoder') for name in ours) == stuff_head
     for name, value in theirs.items():
         assert (ours[name] - value).norm() <= 1e-3 * value.norm() + 1e-6, name
 
 
-def test_losses_of_the_detector_are_those_without_masks():
-    model = build_refining(panoptic_local_config())
-    config = panoptic_local_config() | dict(type='mmdet_detr_plugin.LocalDETR')
+@pytest.mark.parametrize('stuff_head', [False, True])
+def test_losses_of_the_detector_are_those_without_masks(stuff_head):
+    """With queries for stuff, those of a detector of things."""
+    model = build_refining(panoptic_local_config(stuff_head))
+    config = panoptic_local_config(stuff_head=False) | dict(type='mmdet_detr_plugin.LocalDETR')
     for key in ('mask_head', 'num_things_classes', 'num_stuff_classes'):
         config.pop(key)
     detector = build(config).eval()
-    detector.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith('mask_head.')})
+    of_masks = ('mask_head.', 'stuff_head.')
+    detector.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith(of_masks)})
     batch = panoptic_batch(SHAPES, COUNTS)
-    samples = with_stuff_objects(batch['batch_data_samples'], THINGS, THINGS + STUFF)
+    samples = batch['batch_data_samples']
+    if not stuff_head:
+        samples = with_stuff_objects(samples, THINGS, THINGS + STUFF)
     wanted = detector.loss(batch['batch_inputs'], samples)
     found = losses_of(model, batch)
-    assert found.keys() == wanted.keys() | {'loss_mask', 'loss_dice'}
+    assert found.keys() == wanted.keys() | {'loss_mask', 'loss_dice'} | ({'loss_stuff'} if stuff_head else set())
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value)
+
+
+def test_presence_of_stuff_by_hand_and_without_the_cells_of_padding():
+    head = MODELS.build(dict(type='mmdet_detr_plugin.StuffHead', num_stuff_classes=3, embed_dims=32, num_heads=4, feedforward_channels=64))
+    logits = torch.tensor([[0.0, 2.0, -1.0], [1.0, 0.0, 0.0]])
+    found = head.loss(logits, torch.tensor([[True, False, False], [True, False, True]]))['loss_stuff']
+    of_present, of_absent = [0.0, 1.0, 0.0], [2.0, -1.0, 0.0]
+    wanted = sum(math.log1p(math.exp(-x)) for x in of_present) + sum(math.log1p(math.exp(x)) for x in of_absent)
+    torch.testing.assert_close(found, torch.tensor(wanted / 3))
+    nothing = head.loss(logits, torch.zeros(2, 3, dtype=torch.bool))['loss_stuff']
+    torch.testing.assert_close(nothing, torch.tensor(sum(math.log1p(math.exp(x)) for x in logits.flatten().tolist())))
+
+    memory = torch.randn(1, 32, 5, 6)
+    padded = F.pad(memory, (0, 3, 0, 2), value=50.0)
+    mask = torch.ones(1, 7, 9, dtype=torch.bool)
+    mask[:, :5, :6] = False
+    head.eval()
+    for ours, theirs in zip(head(padded, mask), head(memory, None), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_each_class_of_stuff_learns_whether_it_is_there():
+    model = build(panoptic_local_config()).eval()
+    batch = panoptic_batch(SHAPES, COUNTS)
+    batch['batch_data_samples'][1].gt_sem_seg.sem_seg[batch['batch_data_samples'][1].gt_sem_seg.sem_seg == THINGS] = 255
+    seen = []
+    model.stuff_head.loss = lambda logits, is_present: seen.append(is_present) or dict(loss_stuff=logits.sum())
+    losses_of(model, batch)
+    assert seen[0].tolist() == [[True, True], [False, True]]
 
 
 def test_maps_of_a_box_by_hand():
@@ -117,28 +159,35 @@ def test_boxes_are_those_of_the_image_without_its_padding():
     batch, seen = panoptic_batch([(64, 64), (128, 192)], [1, 1]), []
     model.mask_head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
     with torch.no_grad():
-        _, boxes, _ = model(batch['batch_inputs'], batch['batch_data_samples'], mode='tensor')
-    torch.testing.assert_close(seen[0][0] * torch.tensor([192, 128, 192, 128]), boxes[-1, 0] * 64)
-    torch.testing.assert_close(seen[0][1], boxes[-1, 1])
+        boxes = model(batch['batch_inputs'], batch['batch_data_samples'], mode='tensor')[1]
+    regions, num_queries = seen[0] * torch.tensor([192, 128, 192, 128]), boxes.shape[2]
+    torch.testing.assert_close(regions[0, :num_queries], boxes[-1, 0] * 64)
+    torch.testing.assert_close(regions[1, :num_queries], boxes[-1, 1] * torch.tensor([192, 128, 192, 128]))
+    for image, (width, height) in enumerate(((64, 64), (192, 128))):  # stuff may be anywhere in the image
+        whole = torch.tensor([width / 2, height / 2, width, height]).expand(STUFF, 4)
+        torch.testing.assert_close(regions[image, num_queries:], whole)
 
 
-def opinionated(**test_cfg):
-    """An untrained model whose queries are sure of different classes, some of two at once."""
-    model = build_refining(panoptic_local_config() | dict(test_cfg=test_cfg))
+def opinionated(stuff_head: bool = True, **test_cfg):
+    """An untrained model whose queries are sure of different classes, some of two at once; and of the second class of stuff."""
+    model = build_refining(panoptic_local_config(stuff_head) | dict(test_cfg=test_cfg))
+    if stuff_head:
+        model.stuff_head.fc_present.register_forward_hook(lambda layer, inputs, logits: torch.tensor([[-1.0], [1.0]]) + 0 * logits)
     opinions = 3 * torch.randn(12, THINGS + STUFF)
     model.bbox_head.layers[-1].fc_cls.register_forward_hook(lambda layer, inputs, logits: 4 + logits + opinions)
     model.mask_head.mask_convs.convs[0].weight.data[:, 32:] *= 10  # masks differ
     return model
 
 
-def test_results_are_those_of_all_masks(monkeypatch):
+@pytest.mark.parametrize('stuff_head', [False, True])
+def test_results_are_those_of_all_masks(monkeypatch, stuff_head):
     made = []
     monkeypatch.setattr(with_masks, 'panoptic_map', lambda *args: made.append(args[1]) or panoptic_map(*args))
-    model = opinionated(score_thr=0.3, max_per_img=30)
+    model = opinionated(stuff_head, score_thr=0.3, max_per_img=30)
     batch = panoptic_batch([(96, 160)], [3])
     sample = batch['batch_data_samples'][0]
     with torch.no_grad():
-        logits, boxes, masks = model(batch['batch_inputs'], [sample], mode='tensor')
+        logits, boxes, masks, _ = model(batch['batch_inputs'], [sample], mode='tensor')
         result = model.predict(batch['batch_inputs'], [copy.deepcopy(sample)], rescale=False)[0]
     scores, pairs = logits[-1, 0].sigmoid().flatten().topk(30)
     query, label = pairs // (THINGS + STUFF), pairs % (THINGS + STUFF)
@@ -150,8 +199,14 @@ def test_results_are_those_of_all_masks(monkeypatch):
     corners = cxcywh_to_xyxy(boxes[-1, 0]).clamp(0, 1)[query[is_thing]] * torch.tensor([160, 96] * 2)
     torch.testing.assert_close(found.bboxes, corners, atol=1e-3, rtol=1e-5)
     first = [index for index, one in enumerate(query.tolist()) if one not in query[:index] and scores[index] > 0.3]
-    assert len(first) < (scores > 0.3).sum() and torch.equal(made[0], label[first])  # a query makes one segment, of its best class
-    seg = panoptic_map(large[query[first]], label[first], THINGS, THINGS + STUFF, (96, 160))
+    assert len(first) < (scores > 0.3).sum()  # a query makes one segment, of its best class
+    of_segments, labels = query[first], label[first]
+    if stuff_head:
+        assert not is_thing[first].all()  # the detector may say so, but is not asked
+        of_segments, labels = of_segments[labels < THINGS], labels[labels < THINGS]
+        of_segments, labels = torch.cat((of_segments, torch.tensor([13]))), torch.cat((labels, torch.tensor([THINGS + 1])))
+    assert torch.equal(made[0], labels)
+    seg = panoptic_map(large[of_segments], labels, THINGS, THINGS + STUFF, (96, 160))
     assert torch.equal(result.pred_panoptic_seg.sem_seg[0], seg) and len(seg.unique()) > 2
 
 
@@ -199,6 +254,7 @@ def test_repeated_queries():
         ('mask_head', dict(type='mmdet_detr_plugin.DETRMaskHead', num_heads=8), 'a BoxMaskHead, got PyramidEncoder, .* DETRMaskHead'),
         ('mask_head', dict(num_products=0), 'num_products must be'),
         ('mask_head', dict(in_channels=(64, 32, 32)), r'mask_head.in_channels is \(64, 32, 32\)'),
+        ('stuff_head', dict(embed_dims=64), 'stuff_head must be a StuffHead with embed_dims=32 as the neck has, got StuffHead with 64'),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(part, changes, message):
