@@ -4,7 +4,7 @@
                                         [--layer N|all] [--heads] [--device cpu|cuda]
     python tools/visualize_attention.py CONFIG CHECKPOINT --slots [IMAGES] [--slot-panels N|all]
 
-Writes a folder for each image: encoder.png, cross.png (LocalDETR: regions.png), masks.png (PanopticDETR), queries.png, boxes.png, and
+Writes a folder for each image: encoder.png, cross.png (LocalDETR: regions.png), masks.png (panoptic models), queries.png, boxes.png, and
 attention.html, one file in which pointing at a detection shows its attention. --slots writes slots.png and slots.json over the config's
 test data. Shown are detections of at least the threshold, but the best ones at any rate, so that a model that has learned little shows
 something too. A file that cannot be read is reported and left out. Exit status: 0; 1 when nothing could be shown; 2 wrong arguments.

@@ -22,9 +22,9 @@ from ..models.local_detr.detector import LocalDETR
 from ..models.local_detr.head import LocalDETRHead
 from ..models.local_detr.pyramid_encoder import PyramidEncoder
 from ..models.local_detr.relation_attention import RelationAttention
-from ..models.panoptic import PanopticDETR
 from ..models.transformer import MultiheadAttention
-from ..models.transformer_neck import Encoded, TransformerNeck
+from ..models.transformer_neck import TransformerNeck
+from .mask_sources import DETRMaskSources, LocalMaskSources, mask_sources
 
 
 @dataclass
@@ -71,34 +71,6 @@ class LayerAttention:
 
 
 @dataclass
-class MaskSources:
-    """What the mask head of a ``PanopticDETR`` makes masks from.
-
-    Attributes:
-        hidden_states: (B, Q, D) of the last decoder layer.
-        encoded: the encoder's output.
-        feats: (B, C, h, w) at strides 4, 8 and 16.
-    """
-
-    hidden_states: Tensor | None = None
-    encoded: Encoded | None = None
-    feats: Sequence[Tensor] = ()
-
-    def masks(self, model: PanopticDETR, image: int, queries: Sequence[int]) -> Tensor:
-        """Mask logits (queries, H/4, W/4) of one image."""
-        encoded = self.encoded
-        of_image = Encoded(
-            encoded.memory[image, None],
-            encoded.pos,
-            None if encoded.attend_mask is None else encoded.attend_mask[image, None],
-            encoded.map_size,
-            encoded.projected_map[image, None],
-        )
-        with torch.no_grad():
-            return model.mask_head(self.hidden_states[image, None, list(queries)], of_image, [feat[image, None] for feat in self.feats])
-
-
-@dataclass
 class AttentionRecord:
     """What the last forward pass left behind; layers in their order.
 
@@ -111,7 +83,7 @@ class AttentionRecord:
         map_size: (h, w) of the feature map, with h * w = N.
         logits: (L, B, Q, K or K+1), of all decoder layers.
         boxes_cxcywh_norm: (L, B, Q, 4).
-        mask_sources: ``PanopticDETR``: what its mask head makes masks from; None for models without one.
+        mask_sources: what the model's mask head makes masks from; None for models without one.
     """
 
     encoder: list[LayerAttention] = field(default_factory=list)
@@ -121,7 +93,7 @@ class AttentionRecord:
     map_size: tuple[int, int] | None = None
     logits: Tensor | None = None
     boxes_cxcywh_norm: Tensor | None = None
-    mask_sources: MaskSources | None = None
+    mask_sources: DETRMaskSources | LocalMaskSources | None = None
 
 
 def has_attention(model: nn.Module) -> bool:
@@ -184,10 +156,6 @@ def _hooks(model: nn.Module, record: AttentionRecord) -> Iterator:
         )
         yield model.neck.input_proj.register_forward_hook(partial(_keep_map_size, record))
         yield model.neck.decoder.register_forward_hook(partial(_keep_detr_outputs, model, record))
-        if isinstance(model, PanopticDETR) and model.mask_head is not None:
-            record.mask_sources = MaskSources()
-            yield model.backbone.register_forward_hook(partial(_keep_finer_feats, record.mask_sources))
-            yield model.neck.encoder.register_forward_hook(partial(_keep_encoded, record))
     else:
         attentions = dict(
             encoder=[layer.self_attn for layer in model.neck.encoder.layers],
@@ -198,6 +166,9 @@ def _hooks(model: nn.Module, record: AttentionRecord) -> Iterator:
         record.regions = [None] * len(model.bbox_head.layers)
         for index, layer in enumerate(model.bbox_head.layers):
             yield layer.register_forward_hook(partial(_keep_region, record.regions, index))
+    record.mask_sources = mask_sources(model)
+    if record.mask_sources is not None:
+        yield from record.mask_sources.hooks(model)
     for kind, modules in attentions.items():
         kept = [None] * len(modules)
         setattr(record, kind, kept)
@@ -222,23 +193,11 @@ def _keep_map_size(record: AttentionRecord, module: nn.Module, args: tuple, outp
     record.map_size = tuple(output.shape[-2:])
 
 
-def _keep_finer_feats(sources: MaskSources, module: nn.Module, args: tuple, output: tuple[Tensor, ...]) -> None:
-    sources.feats = [feat.detach() for feat in output[:-1]]
-
-
-def _keep_encoded(record: AttentionRecord, module: nn.Module, args: tuple, output: Tensor) -> None:
-    tokens, pos, attend_mask = args
-    projected = tokens.detach().transpose(1, 2).unflatten(2, record.map_size)
-    record.mask_sources.encoded = Encoded(output.detach(), pos, attend_mask, record.map_size, projected)
-
-
 @torch.no_grad()
 def _keep_detr_outputs(model: DETR, record: AttentionRecord, module: nn.Module, args: tuple, output: Tensor) -> None:
     reference_logits = model.neck.reference_logits
     references = {} if reference_logits is None else dict(reference_logits=reference_logits)
     record.logits, record.boxes_cxcywh_norm = model.bbox_head(output, **references)
-    if record.mask_sources is not None:
-        record.mask_sources.hidden_states = output[-1].detach()
 
 
 def _keep_local_outputs(record: AttentionRecord, module: nn.Module, args: tuple, output) -> None:

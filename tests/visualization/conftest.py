@@ -21,6 +21,7 @@ CONFIGS = dict(
     local='local-detr_r18-half_1xb4-10e_shapes',
     faster_rcnn='faster-rcnn_r18-half_fpn_1xb4-10e_shapes',
     panoptic='panoptic-detr-aided_r18-half_1xb4-10e_shapes-panoptic',
+    panoptic_local='panoptic-local-detr_r18-half_1xb4-10e_shapes-panoptic',
 )
 
 

@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 import torch
 
 from mmdet_detr_plugin.prediction.inputs import read_frames
@@ -11,11 +12,20 @@ from mmdet_detr_plugin.visualization.attention_page import render_page
 from mmdet_detr_plugin.visualization.panels import outline
 
 
-def test_masks_are_those_of_the_shown_queries_in_pixels_of_the_file(look, predictors, photo):
-    predictor = predictors('panoptic')
-    opinions = 3 * torch.randn(100, 8, generator=torch.Generator().manual_seed(0))  # queries that do not all say the same
-    handle = predictor.model.bbox_head.fc_cls.register_forward_hook(lambda layer, args, logits: logits + opinions)
-    image = look('panoptic', score_thr=1.0, top=6)
+KINDS = pytest.mark.parametrize('kind', ['panoptic', 'panoptic_local'])
+
+
+@KINDS
+def test_masks_are_those_of_the_shown_queries_in_pixels_of_the_file(look, predictors, photo, kind):
+    predictor = predictors(kind)
+    head = predictor.model.bbox_head
+    fc_cls = head.fc_cls if kind == 'panoptic' else head.layers[-1].fc_cls
+
+    def with_opinions(layer, args, logits):  # queries that do not all say the same
+        return logits + 3 * torch.randn(logits.shape[-2:], generator=torch.Generator().manual_seed(0))
+
+    handle = fc_cls.register_forward_hook(with_opinions)
+    image = look(kind, score_thr=1.0, top=6)
     (frame,) = read_frames(photo)
     ((_, sample),) = predictor([frame])
     handle.remove()
@@ -54,11 +64,12 @@ def test_outlines_close_around_areas_and_holes():
     assert hole.min() == 2 and hole.max() == 6  # OpenCV draws holes along the pixels around them
 
 
-def test_recording_changes_no_result(look, predictors, photo):
+@KINDS
+def test_recording_changes_no_result(look, predictors, photo, kind):
     (frame,) = read_frames(photo)
     results = []
     for _ in range(2):
-        ((_, sample),) = predictors('panoptic')([frame])
+        ((_, sample),) = predictors(kind)([frame])
         results.append(sample.pred_panoptic_seg.sem_seg)
-        look('panoptic')
+        look(kind)
     assert torch.equal(*results)

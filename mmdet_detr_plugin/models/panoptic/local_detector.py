@@ -146,12 +146,12 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
     def _masks_of(self, queries: Queries, memory: Sequence[Tensor], view: View, image: Tensor, query: Tensor) -> Tensor:
         """Masks (P, H/4, W/4) of some queries, in their order: by image."""
         hidden_states, boxes, chosen = gather_queries(image, query, queries.hidden_states, queries.boxes)
-        return self._masks(hidden_states, boxes, memory, view, chosen)
+        return self.masks(hidden_states, boxes, memory, view, chosen)
 
-    def _masks(
+    def masks(
         self, hidden_states: Tensor, boxes_cxcywh_norm: Tensor, memory: Sequence[Tensor], view: View, chosen: Tensor | None = None
     ) -> Tensor:
-        """(B, T, D) and (B, T, 4) -> (P, H/4, W/4), of the chosen ones."""
+        """Mask logits (P, H/4, W/4) of the chosen ones of T queries, from (B, T, D) and (B, T, 4)."""
         hidden_states = hidden_states.to(memory[LEVEL].dtype)  # an export's may differ
         return self.mask_head(hidden_states, boxes_cxcywh_norm * view.scale, memory[LEVEL], memory[: LEVEL + 1], chosen)
 
@@ -206,7 +206,7 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
             ranked = torch.cat((ranked, queries.num_detected + stuff), 1)
             is_no_segment = torch.cat((is_no_segment, torch.zeros_like(stuff, dtype=torch.bool)), 1)
         hidden_states, boxes = (x.gather(1, ranked[..., None].expand(-1, -1, x.shape[-1])) for x in (queries.hidden_states, queries.boxes))
-        masks = self._masks(hidden_states, boxes, memory, view).unflatten(0, ranked.shape)
+        masks = self.masks(hidden_states, boxes, memory, view).unflatten(0, ranked.shape)
         return corners, scores, labels, is_no_segment.to(scores.dtype), at_least_float32(masks)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, ...]:
@@ -216,7 +216,7 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
         memory, view = self._memory_of(batch_inputs, batch_data_samples)
         outputs = self.bbox_head(memory, view)
         queries = self._queries(outputs, memory, view)
-        masks = self._masks(queries.hidden_states, queries.boxes, memory, view)
+        masks = self.masks(queries.hidden_states, queries.boxes, memory, view)
         return outputs.logits, outputs.boxes, masks.unflatten(0, queries.hidden_states.shape[:2]), queries.stuff_logits
 
 
