@@ -46,6 +46,8 @@ def weights(tmp_path_factory):
             model = load_model(load(kind), None, 'cpu')
             if kind != 'faster_rcnn':
                 randomize_norm_layers(model)
+            for layer in getattr(model.bbox_head, 'layers', ()) if kind != 'faster_rcnn' else ():  # refine, as they do once trained
+                torch.nn.init.normal_(layer.box_mlp.layers[-1].weight, std=0.05)
             torch.save(dict(state_dict=model.state_dict()), path)
         return path
 
