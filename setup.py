@@ -84,7 +84,7 @@ setup(
             'ruff',
             'safetensors>=0.4',
             'torchmetrics>=1.4',
-            'transformers>=5',
+            'transformers>=5.1',  # names of DETR's weights
         ],
         hf=['safetensors>=0.4'],  # tools/convert_checkpoint.py, from and to HF transformers
         onnx=ONNX,  # tools/export_onnx.py and check_onnx.py; running an exported file takes onnxruntime, numpy and OpenCV alone

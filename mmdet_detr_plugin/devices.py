@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# whether a graph is being exported; torch 2.6 only tells whether one is being captured, which torch.compile does too
+is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
+
 
 def to_host(x: Tensor) -> np.ndarray:
     """Wait for a tensor and hand it over as an array."""

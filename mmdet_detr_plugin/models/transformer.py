@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..devices import at_least_float32
+from ..devices import at_least_float32, is_exporting
 from .dropout import Dropout, dropout, uses_own_dropout
 from .fused_linear import apply_linear, linear
 from .parts import check_counts
@@ -83,7 +83,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, attend_mask: Tensor | None, dropo
     Returns:
         (B, H, Q, D/H).
     """
-    if torch.compiler.is_exporting():
+    if is_exporting():
         # spelled out: exported, the fused one looks for rows without anything to attend to, in passes over all weights
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         if attend_mask is not None:

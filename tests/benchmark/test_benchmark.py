@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -78,7 +79,7 @@ def test_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     assert 'matching + losses + backward, 6 x 16 x 100 queries x 7 objects' in done.stdout
     found = json.loads((tmp_path / 'found.json').read_text())
-    assert found['rows'][0]['ratio']['mmdet'] > 0 and found['machine']['torch'] == torch.__version__
+    assert found['rows'][0]['ratio']['mmdet'] > 0 and found['machine']['torch'] == version('torch')
     wrong = run('--rows', 'losses')
     assert wrong.returncode == 2 and 'unknown rows losses; there are loss, loss-large, inference' in wrong.stderr
     wrong = run('--rows', 'loss', '--official', tmp_path)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...devices import integers
+from ...devices import integers, is_exporting
 
 
 def sample_in_boxes(memory: Tensor, shapes: Sequence[tuple[int, int]], boxes: Tensor, level: Tensor, num_points: int) -> Tensor:
@@ -43,7 +43,7 @@ def sample_in_boxes(memory: Tensor, shapes: Sequence[tuple[int, int]], boxes: Te
     index = (rows + x_cells[:, :, None, :, None, :]).reshape(-1, 4)
     weight = (y_weights[:, :, :, None, :, None] * x_weights[:, :, None, :, None, :]).reshape(-1, 4)
     weight = weight.to(memory.dtype)
-    if torch.compiler.is_exporting():  # onnxruntime has no such operation
+    if is_exporting():  # onnxruntime has no such operation
         sampled = (memory.flatten(0, 1)[index] * weight[..., None]).sum(1)
     else:  # four rows of the memory, weighted and summed, without a copy of each
         sampled = F.embedding_bag(index, memory.flatten(0, 1), mode='sum', per_sample_weights=weight)
