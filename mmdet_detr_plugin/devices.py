@@ -12,6 +12,9 @@ from torch import Tensor
 # whether a graph is being exported; torch 2.6 only tells whether one is being captured, which torch.compile does too
 is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
 
+# torch 2.6 cannot ask this in a graph that is captured
+HAVE_AUTOCAST = frozenset(kind for kind in ('cpu', 'cuda', 'xpu', 'mps', 'hpu', 'mtia') if torch.amp.is_autocast_available(kind))
+
 
 def to_host(x: Tensor) -> np.ndarray:
     """Wait for a tensor and hand it over as an array."""
@@ -39,7 +42,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def is_autocast(x: Tensor) -> bool:
     """Whether autocast is on for a tensor's device."""
-    return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+    return x.device.type in HAVE_AUTOCAST and torch.is_autocast_enabled(x.device.type)
 
 
 def working_dtype(x: Tensor) -> torch.dtype:

@@ -160,6 +160,8 @@ build_mmcv() {
     tar -xzf "$build.part"/mmcv-*.tar.gz -C "$build.part" --strip-components=1
     mv "$build.part" "$build"
   fi
+  local headers; headers=$("$py" -c 'import os, torch; print(os.path.dirname(torch.__file__))')/include/ATen/ATen.h
+  if grep -q '#error C++20' "$headers"; then sed -i.orig 's/-std=c++17/-std=c++20/' "$build/setup.py"; fi  # torch 2.15 and later
   local jobs; jobs=${MAX_JOBS:-$( (nproc || sysctl -n hw.ncpu || echo 2) 2>/dev/null | head -n 1)}
   say "compiling mmcv's ops with $jobs processes (about 8 minutes on 2 cores, more with CUDA; only once; an interrupted build goes on where it stopped; log: $log)"
   local hide_gpu=(); [ "$device" = cuda ] || hide_gpu=(CUDA_VISIBLE_DEVICES= FORCE_CUDA=0)

@@ -11,7 +11,6 @@ from mmdet_detr_plugin.visualization.attention_figures import attention_figures
 from mmdet_detr_plugin.visualization.attention_page import render_page
 from mmdet_detr_plugin.visualization.panels import outline
 
-
 KINDS = pytest.mark.parametrize('kind', ['panoptic', 'panoptic_local'])
 
 
