@@ -35,13 +35,14 @@ class BoxMap(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, hidden_states: Tensor, regions: Tensor, memory: Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor, regions: Tensor, memory: Tensor, covered: Tensor | None = None) -> Tensor:
         """Maps of all queries.
 
         Args:
             hidden_states: (B, T, D).
             regions: (B, T, 4), the boxes: centre and size as fractions of the memory's sides.
             memory: (B, D, h, w).
+            covered: (B, T, h, w), the share of each cell that a query covers where more is known of it than its box; below 0 elsewhere.
 
         Returns:
             (B, T, 8 + products, h, w).
@@ -50,7 +51,11 @@ class BoxMap(nn.Module):
         queries = self.q_linear(hidden_states).unflatten(-1, (self.num_products, DIMS))  # (B, T, S, d)
         keys = self.k_linear(memory).flatten(2).unflatten(1, (self.num_products, DIMS))  # (B, S, d, N)
         products = (queries.transpose(1, 2) * DIMS**-0.5) @ keys  # (B, S, T, N)
-        of_box = maps_of_boxes(regions.detach().float(), shape).to(products.dtype)
+        of_box = maps_of_boxes(regions.detach().float(), shape)
+        if covered is not None:
+            known = covered.detach().float()
+            of_box = torch.cat((torch.where(known < 0, of_box[:, :, 0], known)[:, :, None], of_box[:, :, 1:]), dim=2)
+        of_box = of_box.to(products.dtype)
         return torch.cat((of_box, products.transpose(1, 2).unflatten(-1, shape)), dim=2)
 
 

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,32 +15,12 @@ from ..local_detr.head import LocalDETRHead, Outputs, View
 from ..local_detr.pyramid_encoder import PyramidEncoder
 from ..parts import build_model_part
 from .mask_head import BoxMaskHead
+from .mask_queries import MaskQueries, covered_share, gather, merged, repeated, stuff_owners
 from .segments import with_stuff_objects
 from .stuff_head import StuffHead
 from .with_masks import Findings, WithMasks, gather_queries, last_matches
 
 LEVEL = 2  # of the memory, stride 16: where masks begin
-
-
-@dataclass
-class Queries:
-    """Whose masks can be made: the detector's queries Q, then those of the S classes of stuff.
-
-    Attributes:
-        hidden_states: (B, Q + S, D).
-        boxes: (B, Q + S, 4), cxcywh_norm; stuff may be anywhere.
-        outputs: of the detector.
-        stuff_logits: (B, S), whether a class of stuff is there.
-    """
-
-    hidden_states: Tensor
-    boxes: Tensor
-    outputs: Outputs
-    stuff_logits: Tensor
-
-    @property
-    def num_detected(self) -> int:
-        return self.outputs.boxes.shape[2]
 
 
 @MODELS.register_module()
@@ -96,12 +75,11 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
                 + ', '.join(type(part).__name__ for part, _ in parts)
             )
         self._check_masks()
-        if self.stuff_head is not None and not (
-            isinstance(self.stuff_head, StuffHead) and self.stuff_head.embed_dims == self.neck.embed_dims
-        ):
+        stuff_head, dims = self.stuff_head, self.neck.embed_dims
+        if stuff_head is not None and not (isinstance(stuff_head, StuffHead) and stuff_head.embed_dims == dims):
             raise ValueError(
-                f'stuff_head must be a StuffHead with embed_dims={self.neck.embed_dims} as the neck has, got '
-                f'{type(self.stuff_head).__name__} with {getattr(self.stuff_head, "embed_dims", None)}'
+                f'stuff_head must be a StuffHead with embed_dims={dims} as the neck has, got {type(stuff_head).__name__} with '
+                f'{getattr(stuff_head, "embed_dims", None)}'
             )
         if set(self.mask_head.in_channels) != {self.neck.embed_dims}:
             raise ValueError(
@@ -115,45 +93,38 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
         memory, view = self._memory_of(batch_inputs, samples)
         step = self.bbox_head.matched_losses(memory, view, samples if self.stuff_head is None else batch_data_samples)
         losses, owners, num_objects = step.losses, last_matches(step.pairs), step.num_objects
-        queries = self._queries(step.outputs, memory, view)
-        if self.stuff_head is not None:
-            of_stuff = self._stuff_objects(samples, queries.num_detected)
-            is_present = torch.zeros_like(queries.stuff_logits, dtype=torch.bool)
-            is_present[of_stuff[0], of_stuff[2] - queries.num_detected] = True
-            losses = losses | self.stuff_head.loss(queries.stuff_logits, is_present)
-            owners = _by_image(owners, of_stuff)
+        queries, size = self._mask_queries(step.outputs, memory, view), batch_inputs.shape[-2:]
+        if queries.stuff is not None:
+            covered = covered_share(samples, self.num_things_classes, size, like=queries.stuff.cells)
+            losses = losses | self.stuff_head.loss(queries.stuff, covered)
+            owners = merged(owners, stuff_owners(samples, self.num_things_classes, queries.num_detected))
             num_objects = self.bbox_head.average_number(sum(len(sample.gt_instances) for sample in samples), like=num_objects)
-        masks_of = partial(self._masks_of, queries, memory, view)
-        return losses | self._mask_losses(samples, owners, masks_of, batch_inputs.shape[-2:], num_objects)
+        return losses | self._mask_losses(samples, owners, partial(self._masks_of, queries, memory, view), size, num_objects)
 
-    def _stuff_objects(self, samples: SampleList, first_query: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Image, object and query (P,) of all stuff of a batch."""
-        found = []
-        for number, sample in enumerate(samples):
-            stuff = sample.gt_instances.labels - self.num_things_classes
-            (objects,) = (stuff >= 0).nonzero(as_tuple=True)
-            found.append((torch.full_like(objects, number), objects, first_query + stuff[objects]))
-        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+    def _mask_queries(self, outputs: Outputs, memory: Sequence[Tensor], view: View) -> MaskQueries:
+        stuff = None if self.stuff_head is None else self.stuff_head(memory[LEVEL], view.padding_masks[LEVEL])
+        return MaskQueries.of(outputs, stuff)
 
-    def _queries(self, outputs: Outputs, memory: Sequence[Tensor], view: View) -> Queries:
-        hidden_states, boxes = outputs.hidden_states, outputs.boxes[-1]
-        if self.stuff_head is None:
-            return Queries(hidden_states, boxes, outputs, hidden_states.new_zeros(len(hidden_states), 0))
-        of_stuff, logits = self.stuff_head(memory[LEVEL], view.padding_masks[LEVEL])
-        whole = boxes.new_tensor((0.5, 0.5, 1.0, 1.0)).expand(*of_stuff.shape[:2], 4)
-        return Queries(torch.cat((hidden_states, of_stuff.to(hidden_states.dtype)), 1), torch.cat((boxes, whole), 1), outputs, logits)
-
-    def _masks_of(self, queries: Queries, memory: Sequence[Tensor], view: View, image: Tensor, query: Tensor) -> Tensor:
+    def _masks_of(self, queries: MaskQueries, memory: Sequence[Tensor], view: View, image: Tensor, query: Tensor) -> Tensor:
         """Masks (P, H/4, W/4) of some queries, in their order: by image."""
-        hidden_states, boxes, chosen = gather_queries(image, query, queries.hidden_states, queries.boxes)
-        return self.masks(hidden_states, boxes, memory, view, chosen)
+        covered = [] if queries.covered is None else [queries.covered]
+        hidden_states, boxes, *covered, chosen = gather_queries(image, query, queries.hidden_states, queries.boxes, *covered)
+        return self.masks(hidden_states, boxes, memory, view, chosen, *covered)
 
     def masks(
-        self, hidden_states: Tensor, boxes_cxcywh_norm: Tensor, memory: Sequence[Tensor], view: View, chosen: Tensor | None = None
+        self,
+        hidden_states: Tensor,
+        boxes_cxcywh_norm: Tensor,
+        memory: Sequence[Tensor],
+        view: View,
+        chosen: Tensor | None = None,
+        covered: Tensor | None = None,
     ) -> Tensor:
-        """Mask logits (P, H/4, W/4) of the chosen ones of T queries, from (B, T, D) and (B, T, 4)."""
-        hidden_states = hidden_states.to(memory[LEVEL].dtype)  # an export's may differ
-        return self.mask_head(hidden_states, boxes_cxcywh_norm * view.scale, memory[LEVEL], memory[: LEVEL + 1], chosen)
+        """Mask logits (P, H/4, W/4) of the chosen ones of T queries, from (B, T, D), (B, T, 4) and (B, T, N) or None."""
+        level = memory[LEVEL]
+        hidden_states = hidden_states.to(level.dtype)  # an export's may differ
+        covered = None if covered is None else covered.unflatten(-1, level.shape[-2:])
+        return self.mask_head(hidden_states, boxes_cxcywh_norm * view.scale, level, memory[: LEVEL + 1], chosen, covered)
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """The data samples with predictions; in the original images' pixels with ``rescale``.
@@ -163,7 +134,7 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
         """
         memory, view = self._memory_of(batch_inputs, batch_data_samples)
         outputs = self.bbox_head(memory, view)
-        queries = self._queries(outputs, memory, view)
+        queries = self._mask_queries(outputs, memory, view)
         metas = [sample.metainfo for sample in batch_data_samples]
         instances, ranked = self.bbox_head.ranked(outputs.logits, outputs.boxes, metas, rescale)
         stuff_scores = at_least_float32(queries.stuff_logits).sigmoid()
@@ -196,7 +167,7 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
         outputs = self.bbox_head(memory, view)
         corners, scores, labels, ranked = self.bbox_head.best_pairs(outputs.logits[-1], outputs.boxes[-1])
         is_no_segment = repeated(ranked) | ~self._may_be_segments(labels)
-        queries = self._queries(outputs, memory, view)
+        queries = self._mask_queries(outputs, memory, view)
         if self.stuff_head is not None:
             stuff_scores = at_least_float32(queries.stuff_logits).sigmoid()
             stuff = torch.arange(self.num_stuff_classes, device=ranked.device).expand(len(ranked), -1)
@@ -205,8 +176,8 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
             labels = torch.cat((labels, self.num_things_classes + stuff), 1)
             ranked = torch.cat((ranked, queries.num_detected + stuff), 1)
             is_no_segment = torch.cat((is_no_segment, torch.zeros_like(stuff, dtype=torch.bool)), 1)
-        hidden_states, boxes = (x.gather(1, ranked[..., None].expand(-1, -1, x.shape[-1])) for x in (queries.hidden_states, queries.boxes))
-        masks = self.masks(hidden_states, boxes, memory, view).unflatten(0, ranked.shape)
+        hidden_states, boxes, covered = gather((queries.hidden_states, queries.boxes, queries.covered), ranked)
+        masks = self.masks(hidden_states, boxes, memory, view, covered=covered).unflatten(0, ranked.shape)
         return corners, scores, labels, is_no_segment.to(scores.dtype), at_least_float32(masks)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList | None = None) -> tuple[Tensor, ...]:
@@ -215,19 +186,6 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
         """
         memory, view = self._memory_of(batch_inputs, batch_data_samples)
         outputs = self.bbox_head(memory, view)
-        queries = self._queries(outputs, memory, view)
-        masks = self.masks(queries.hidden_states, queries.boxes, memory, view)
+        queries = self._mask_queries(outputs, memory, view)
+        masks = self.masks(queries.hidden_states, queries.boxes, memory, view, covered=queries.covered)
         return outputs.logits, outputs.boxes, masks.unflatten(0, queries.hidden_states.shape[:2]), queries.stuff_logits
-
-
-def _by_image(*owners: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, objects and queries (P,) of several groups as one, ordered by image."""
-    merged = [torch.cat(parts) for parts in zip(*owners, strict=True)]
-    order = merged[0].argsort(stable=True)
-    return tuple(part[order] for part in merged)
-
-
-def repeated(queries: Tensor) -> Tensor:
-    """(B, n) -> (B, n), True where the same query has come before."""
-    number = torch.arange(queries.shape[1], device=queries.device)
-    return ((queries[:, :, None] == queries[:, None]) & (number[:, None] > number)).any(-1)

@@ -140,7 +140,13 @@ class BoxMaskHead(MaskHead):
         self.mask_convs = MaskConvs(embed_dims, NUM_OF_BOX + num_products, in_channels)
 
     def forward(
-        self, hidden_states: Tensor, regions: Tensor, memory: Tensor, feats: Sequence[Tensor], chosen: Tensor | None = None
+        self,
+        hidden_states: Tensor,
+        regions: Tensor,
+        memory: Tensor,
+        feats: Sequence[Tensor],
+        chosen: Tensor | None = None,
+        covered: Tensor | None = None,
     ) -> Tensor:
         """Mask logits of queries.
 
@@ -150,8 +156,9 @@ class BoxMaskHead(MaskHead):
             memory: (B, D, h, w), the level at stride 16.
             feats: (B, C, h, w) at strides 4, 8 and 16.
             chosen: (B, T), True for the queries whose masks are wanted; None = all. The others cost nothing.
+            covered: (B, T, h, w), see ``BoxMap``.
 
         Returns:
             (P, H/4, W/4), in the order of images and queries.
         """
-        return self.masks_of_maps(self.box_map(hidden_states, regions, memory), memory, feats, chosen)
+        return self.masks_of_maps(self.box_map(hidden_states, regions, memory, covered), memory, feats, chosen)

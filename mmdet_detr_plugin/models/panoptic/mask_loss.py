@@ -36,7 +36,7 @@ class _MaskLosses(torch.autograd.Function):
         values, gradients = [], []
         for start in range(0, len(logits), CHUNK):
             part = logits[start : start + CHUNK].detach().float().requires_grad_(needs_grad)
-            target = torch.stack([_padded(mask, size) for mask in targets[start : start + CHUNK]]).to(part)
+            target = torch.stack([padded(mask, size) for mask in targets[start : start + CHUNK]]).to(part)
             with torch.enable_grad(), torch.autocast(part.device.type, enabled=False):
                 losses = _losses(F.interpolate(part[:, None], size, mode='bilinear')[:, 0], target, alpha, gamma)
                 if needs_grad:
@@ -66,5 +66,5 @@ def _losses(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> tuple
     return focal, dice
 
 
-def _padded(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def padded(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return F.pad(mask, (0, size[1] - mask.shape[1], 0, size[0] - mask.shape[0]))

@@ -1,11 +1,14 @@
-"""One query for each class of stuff, which knows from the start what it looks for.
+"""One query for each class of stuff, whose place is wherever its class is.
 
 Stuff has no place of its own: the middle of a background is as good a place as any other, and backgrounds of two classes have nearly the
-same box, for which queries that are selected by place compete. So stuff has a query by class, without matching. (In the spirit of query
-decoupling, Panoptic SegFormer, Li et al. 2022.)
+same box, for which queries that are selected by place compete. So stuff has a query by class, without matching (in the spirit of query
+decoupling, Panoptic SegFormer, Li et al. 2022). As those of things, these queries come from a dense head: every cell that stuff covers
+teaches it, from the first step on.
 
-Letters: B images, S classes of stuff, D channels.
+Letters: B images, S classes of stuff, D channels, h x w cells of a level of the memory.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,73 +20,105 @@ from torch import Tensor, nn
 from ...devices import at_least_float32
 from ...registry import MODELS
 from ..fused_linear import apply_linear
+from ..local_detr.dense_head import Tower
 from ..parts import check_counts
-from ..position_encoding import SinePositionEncoding
-from ..transformer import Decoder
+
+PRIOR = 0.1  # of every cell's probability
+
+
+@dataclass
+class Stuff:
+    """What was found of each class of stuff.
+
+    Attributes:
+        hidden_states: (B, S, D).
+        logits: (B, S), of the class being there.
+        cells: (B, S, h, w), logits of each cell.
+        is_padding: (B, h, w); None where nothing is padded.
+    """
+
+    hidden_states: Tensor
+    logits: Tensor
+    cells: Tensor
+    is_padding: Tensor | None
 
 
 @MODELS.register_module()
 class StuffHead(BaseModule):
-    """Decoder layers from one learned query for each class of stuff to the memory, and whether the class is there.
+    """Says for every cell which stuff it shows. A class's query is the memory averaged over where it was found.
 
     Args:
         num_stuff_classes: S; ``PanopticLocalDETR`` sets it.
         embed_dims: D, channels of the memory.
-        loss_weight: of ``loss_stuff``, the binary cross entropy of the classes' presence, divided by how many are present.
+        num_convs: 3 x 3 convolutions before the cells' logits.
+        norm_cfg: theirs; batch norm by default.
+        loss_weights: of ``loss_stuff_cells``, binary cross entropy with the share of the cell that is covered, divided by the number of
+            covered cells; and of ``loss_stuff``, that of the classes being there, divided by how many are.
     """
 
     def __init__(
         self,
         num_stuff_classes: int,
         embed_dims: int = 256,
-        num_layers: int = 1,
-        num_heads: int = 8,
-        feedforward_channels: int = 1024,
-        dropout: float = 0.0,
-        loss_weight: float = 1.0,
+        num_convs: int = 1,
+        norm_cfg: dict | None = None,
+        loss_weights: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        check_counts(num_stuff_classes=num_stuff_classes, embed_dims=embed_dims, num_layers=num_layers)
-        self.num_queries, self.embed_dims, self.loss_weight = num_stuff_classes, embed_dims, loss_weight
+        check_counts(num_stuff_classes=num_stuff_classes, embed_dims=embed_dims, num_convs=num_convs)
+        self.num_queries, self.embed_dims = num_stuff_classes, embed_dims
+        self.loss_weights = dict(loss_stuff_cells=1.0, loss_stuff=1.0) | (loss_weights or {})
+        self.tower = Tower(embed_dims, 1, num_convs, norm_cfg or dict(type='BN'))
+        self.conv_cells = nn.Conv2d(embed_dims, num_stuff_classes, 1)
         self.query_embed = nn.Embedding(num_stuff_classes, embed_dims)
-        self.position_encoding = SinePositionEncoding(embed_dims // 2)
-        self.decoder = Decoder(
-            num_layers,
-            embed_dims,
-            pre_norm=False,
-            with_cp=False,
-            num_heads=num_heads,
-            feedforward_channels=feedforward_channels,
-            dropout=dropout,
-        )
+        self.content_proj = nn.Linear(embed_dims, embed_dims)
+        self.content_norm = nn.LayerNorm(embed_dims)
         self.fc_present = nn.Linear(embed_dims, 1)
-        for parameter in self.decoder.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
-        nn.init.constant_(self.fc_present.bias, bias_init_with_prob(0.1))
+        nn.init.normal_(self.conv_cells.weight, std=0.01)
+        nn.init.constant_(self.conv_cells.bias, bias_init_with_prob(PRIOR))
+        nn.init.xavier_uniform_(self.content_proj.weight)
+        for parameter in self.fc_present.parameters():
+            nn.init.zeros_(parameter)
 
-    def forward(self, memory: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Look at the image.
+    def forward(self, memory: Tensor, padding_mask: Tensor | None) -> Stuff:
+        """Look for stuff.
 
         Args:
             memory: (B, D, h, w), one level.
-            padding_mask: (B, h, w), True = padding; None when nothing is padded.
-
-        Returns:
-            Hidden states (B, S, D), and logits (B, S) of the classes' presence.
+            padding_mask: (B, h, w), True = padding, which is not looked at; None when nothing is padded.
         """
-        tokens = memory.flatten(2).transpose(1, 2)  # (B, N, D)
-        pos = self.position_encoding(memory, padding_mask).to(memory.dtype).flatten(2).transpose(1, 2)
-        attend_mask = None if padding_mask is None else ~padding_mask.flatten(1)[:, None, None, :]  # (B, 1, 1, N)
-        query_pos = self.query_embed.weight[None].to(tokens.dtype)
-        x = torch.zeros_like(query_pos).expand(len(tokens), -1, -1)
-        x = self.decoder(x, query_pos, tokens, tokens + pos, attend_mask)[-1]
-        return x, apply_linear(self.fc_present, x)[..., 0]
+        cells = self.conv_cells(self.tower(memory, 0))
+        if padding_mask is not None:
+            cells = cells.masked_fill(padding_mask[:, None], -20.0)
+        flat = at_least_float32(cells).flatten(2)  # (B, S, N)
+        share = flat.detach().sigmoid()
+        share = (share / share.sum(-1, keepdim=True).clamp(min=1e-6)).to(memory.dtype)
+        found = share @ memory.flatten(2).transpose(1, 2)  # (B, S, D)
+        content = self.content_norm(apply_linear(self.content_proj, found))
+        hidden_states = content + self.query_embed.weight.to(content.dtype)
+        # a class is there as surely as it is in its best cell, but for what its content says
+        logits = flat.amax(-1) + at_least_float32(apply_linear(self.fc_present, hidden_states)[..., 0])
+        return Stuff(hidden_states, logits, cells, padding_mask)
 
-    def loss(self, logits: Tensor, is_present: Tensor) -> dict[str, Tensor]:
-        """``loss_stuff`` of logits (B, S), for presence (B, S) of bool."""
-        target = is_present.to(at_least_float32(logits).dtype)
-        num_present = reduce_mean(target.sum()).clamp(min=1 / get_world_size())
-        summed = F.binary_cross_entropy_with_logits(at_least_float32(logits), target, reduction='sum')
-        return dict(loss_stuff=self.loss_weight * summed / num_present)
+    def loss(self, stuff: Stuff, covered: Tensor) -> dict[str, Tensor]:
+        """``loss_stuff_cells`` and ``loss_stuff``.
+
+        Args:
+            covered: (B, S, h, w), the share of each cell that the class covers.
+        """
+        cells, logits = at_least_float32(stuff.cells), at_least_float32(stuff.logits)
+        weight = torch.ones_like(cells) if stuff.is_padding is None else (~stuff.is_padding)[:, None].expand_as(cells).to(cells.dtype)
+        is_present = (covered.flatten(2).amax(-1) > 0).to(logits.dtype)
+        losses = dict(
+            loss_stuff_cells=_divided(
+                F.binary_cross_entropy_with_logits(cells, covered.to(cells.dtype), weight, reduction='sum'), covered.sum()
+            ),
+            loss_stuff=_divided(F.binary_cross_entropy_with_logits(logits, is_present, reduction='sum'), is_present.sum()),
+        )
+        return {name: self.loss_weights[name] * value for name, value in losses.items()}
+
+
+def _divided(summed: Tensor, number: Tensor) -> Tensor:
+    """By a number averaged over ranks, at least 1 in all ranks together."""
+    return summed / reduce_mean(number).clamp(min=1 / get_world_size())

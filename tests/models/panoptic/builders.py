@@ -49,7 +49,7 @@ def panoptic_local_config(stuff_head: bool = True, **head) -> dict:
     )
     config['bbox_head'] |= head
     if stuff_head:
-        config['stuff_head'] = dict(type='mmdet_detr_plugin.StuffHead', embed_dims=32, num_heads=4, feedforward_channels=64)
+        config['stuff_head'] = dict(type='mmdet_detr_plugin.StuffHead', embed_dims=32)
     return config
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ import torch.nn.functional as F
 from mmdet_detr_plugin.boxes import cxcywh_to_xyxy
 from mmdet_detr_plugin.models.panoptic import with_masks
 from mmdet_detr_plugin.models.panoptic.box_map import maps_of_boxes
-from mmdet_detr_plugin.models.panoptic.local_detector import repeated
+from mmdet_detr_plugin.models.panoptic.mask_queries import covered_share, repeated
 from mmdet_detr_plugin.models.panoptic.post_processing import panoptic_map
 from mmdet_detr_plugin.models.panoptic.segments import with_stuff_objects
+from mmdet_detr_plugin.models.panoptic.stuff_head import Stuff
 from mmdet_detr_plugin.models.targets import collate_targets
 from mmdet_detr_plugin.registry import MODELS
 
@@ -77,7 +79,7 @@ def test_mask_losses_and_gradients_are_those_of_all_queries(stuff_head):
     theirs = gradients(model, expected)
     assert ours.keys() == theirs.keys() and any(name.startswith('backbone.') for name in ours)
     assert not any('box_mlp' in name or 'dense_head' in name for name in ours)  # masks do not move boxes
-    assert any(name.startswith('stuff_head.decoder') for name in ours) == stuff_head
+    assert any(name.startswith('stuff_head.content_proj') for name in ours) == stuff_head
     for name, value in theirs.items():
         assert (ours[name] - value).norm() <= 1e-3 * value.norm() + 1e-6, name
 
@@ -98,38 +100,76 @@ def test_losses_of_the_detector_are_those_without_masks(stuff_head):
         samples = with_stuff_objects(samples, THINGS, THINGS + STUFF)
     wanted = detector.loss(batch['batch_inputs'], samples)
     found = losses_of(model, batch)
-    assert found.keys() == wanted.keys() | {'loss_mask', 'loss_dice'} | ({'loss_stuff'} if stuff_head else set())
+    assert found.keys() == wanted.keys() | {'loss_mask', 'loss_dice'} | ({'loss_stuff', 'loss_stuff_cells'} if stuff_head else set())
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value)
 
 
-def test_presence_of_stuff_by_hand_and_without_the_cells_of_padding():
-    head = MODELS.build(dict(type='mmdet_detr_plugin.StuffHead', num_stuff_classes=3, embed_dims=32, num_heads=4, feedforward_channels=64))
-    logits = torch.tensor([[0.0, 2.0, -1.0], [1.0, 0.0, 0.0]])
-    found = head.loss(logits, torch.tensor([[True, False, False], [True, False, True]]))['loss_stuff']
-    of_present, of_absent = [0.0, 1.0, 0.0], [2.0, -1.0, 0.0]
-    wanted = sum(math.log1p(math.exp(-x)) for x in of_present) + sum(math.log1p(math.exp(x)) for x in of_absent)
-    torch.testing.assert_close(found, torch.tensor(wanted / 3))
-    nothing = head.loss(logits, torch.zeros(2, 3, dtype=torch.bool))['loss_stuff']
-    torch.testing.assert_close(nothing, torch.tensor(sum(math.log1p(math.exp(x)) for x in logits.flatten().tolist())))
-
-    memory = torch.randn(1, 32, 5, 6)
-    padded = F.pad(memory, (0, 3, 0, 2), value=50.0)
-    mask = torch.ones(1, 7, 9, dtype=torch.bool)
-    mask[:, :5, :6] = False
-    head.eval()
-    for ours, theirs in zip(head(padded, mask), head(memory, None), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+def stuff_head_of(num_classes: int):
+    return MODELS.build(dict(type='mmdet_detr_plugin.StuffHead', num_stuff_classes=num_classes, embed_dims=32)).eval()
 
 
-def test_each_class_of_stuff_learns_whether_it_is_there():
-    model = build(panoptic_local_config()).eval()
-    batch = panoptic_batch(SHAPES, COUNTS)
-    batch['batch_data_samples'][1].gt_sem_seg.sem_seg[batch['batch_data_samples'][1].gt_sem_seg.sem_seg == THINGS] = 255
-    seen = []
-    model.stuff_head.loss = lambda logits, is_present: seen.append(is_present) or dict(loss_stuff=logits.sum())
-    losses_of(model, batch)
-    assert seen[0].tolist() == [[True, True], [False, True]]
+def test_losses_of_stuff_by_hand():
+    """Two classes in two images of two cells, one of which is padding."""
+
+    def bce(logit, target):
+        return math.log1p(math.exp(logit)) - target * logit
+
+    cells = torch.tensor([[[[0.5, -1.0]], [[2.0, 0.0]]], [[[1.0, 9.0]], [[-2.0, 9.0]]]])
+    covered = torch.tensor([[[[1.0, 0.25]], [[0.0, 0.0]]], [[[0.5, 0.0]], [[0.0, 0.0]]]])
+    padding = torch.tensor([[[False, False]], [[False, True]]])
+    logits = torch.tensor([[0.5, 2.0], [1.0, -2.0]])
+    found = stuff_head_of(2).loss(Stuff(torch.zeros(2, 2, 32), logits, cells, padding), covered)
+    of_cells = bce(0.5, 1) + bce(-1, 0.25) + bce(2, 0) + bce(0, 0) + bce(1, 0.5) + bce(-2, 0)
+    assert found['loss_stuff_cells'] == pytest.approx(of_cells / 1.75)
+    assert found['loss_stuff'] == pytest.approx((bce(0.5, 1) + bce(2, 0) + bce(1, 1) + bce(-2, 0)) / 2)
+    nothing = stuff_head_of(2).loss(Stuff(torch.zeros(2, 2, 32), logits, cells, padding), torch.zeros_like(covered))
+    assert nothing['loss_stuff'] == pytest.approx(bce(0.5, 0) + bce(2, 0) + bce(1, 0) + bce(-2, 0))
+
+
+def test_stuff_is_found_where_its_cells_are_and_not_in_padding():
+    torch.manual_seed(0)
+    head, memory = stuff_head_of(3), torch.randn(1, 32, 5, 6)
+    torch.nn.init.normal_(head.conv_cells.weight, std=1.0)
+    torch.nn.init.normal_(head.fc_present.weight)
+    mask = torch.ones(1, 5, 9, dtype=torch.bool)
+    mask[:, :, :6] = False
+    padded = F.pad(memory, (0, 3), value=0.0)  # as convolutions pad
+    ours, theirs = head(padded, mask), head(memory, None)
+    torch.testing.assert_close(ours.hidden_states, theirs.hidden_states, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.logits, theirs.logits, rtol=1e-4, atol=1e-5)
+    # by hand: the memory averaged by the cells' probabilities
+    share = theirs.cells[0].flatten(1).sigmoid()
+    found = share @ memory[0].flatten(1).T / share.sum(1, keepdim=True)
+    hidden_states = F.layer_norm(head.content_proj(found), (32,)) + head.query_embed.weight
+    torch.testing.assert_close(theirs.hidden_states[0], hidden_states, rtol=1e-4, atol=1e-5)
+    best = theirs.cells[0].flatten(1).amax(1)
+    torch.testing.assert_close(theirs.logits[0], best + hidden_states @ head.fc_present.weight[0], rtol=1e-4, atol=1e-5)
+
+
+def test_share_of_a_cell_that_stuff_covers():
+    batch = panoptic_batch([(64, 64)], [0])
+    sample = batch['batch_data_samples'][0]
+    sample.gt_sem_seg.sem_seg[:] = 255
+    sample.gt_sem_seg.sem_seg[0, :16, :8] = THINGS + 1
+    sample.gt_sem_seg.sem_seg[0, 20:24, 16:32] = THINGS
+    samples = with_stuff_objects([sample], THINGS, THINGS + STUFF)
+    covered = covered_share(samples, THINGS, (64, 64), like=torch.zeros(1, STUFF, 4, 4))
+    expected = torch.zeros(1, STUFF, 4, 4)
+    expected[0, 1, 0, 0], expected[0, 0, 1, 1] = 0.5, 0.25
+    torch.testing.assert_close(covered, expected)
+
+
+def test_masks_of_stuff_start_from_its_cells():
+    """The first map, which the box gives where nothing better is known."""
+    memory, hidden_states = torch.randn(1, 32, 4, 4), torch.randn(1, 2, 32)
+    box_map = build(panoptic_local_config()).mask_head.box_map
+    regions = torch.tensor([[[0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]]])
+    covered = torch.stack((torch.full((4, 4), -1.0), torch.rand(4, 4)))[None]
+    without, found = box_map(hidden_states, regions, memory), box_map(hidden_states, regions, memory, covered)
+    assert torch.equal(found[0, 1, 0], covered[0, 1]) and not torch.equal(without[0, 1, 0], covered[0, 1])
+    found[0, 1, 0] = without[0, 1, 0]
+    assert torch.equal(found, without)
 
 
 def test_maps_of_a_box_by_hand():
@@ -172,7 +212,8 @@ def opinionated(stuff_head: bool = True, **test_cfg):
     """An untrained model whose queries are sure of different classes, some of two at once; and of the second class of stuff."""
     model = build_refining(panoptic_local_config(stuff_head) | dict(test_cfg=test_cfg))
     if stuff_head:
-        model.stuff_head.fc_present.register_forward_hook(lambda layer, inputs, logits: torch.tensor([[-1.0], [1.0]]) + 0 * logits)
+        of_stuff = torch.tensor([[-1.0, 1.0]])
+        model.stuff_head.register_forward_hook(lambda head, inputs, found: replace(found, logits=of_stuff.expand_as(found.logits)))
     opinions = 3 * torch.randn(12, THINGS + STUFF)
     model.bbox_head.layers[-1].fc_cls.register_forward_hook(lambda layer, inputs, logits: 4 + logits + opinions)
     model.mask_head.mask_convs.convs[0].weight.data[:, 32:] *= 10  # masks differ
