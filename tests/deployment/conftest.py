@@ -109,6 +109,8 @@ def randomize_masks(detector: nn.Module) -> None:
         for layer in detector.bbox_head.layers:
             nn.init.zeros_(layer.fc_cls.bias)
         convs.convs[0].weight.data[:, dims:] *= 10
+        for parameter in (*detector.stuff_head.conv_cells.parameters(), detector.stuff_head.fc_present.weight):
+            nn.init.normal_(parameter, std=0.3)
         return
     detector.bbox_head.fc_cls.bias.data[-1] -= 9
     for parameter in (*detector.neck.parameters(), *detector.mask_head.attention.parameters()):

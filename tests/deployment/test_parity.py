@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.config import Config
+from mmengine.structures import InstanceData
 
 from mmdet_detr_plugin.config_files import config_path
 from mmdet_detr_plugin.deployment.check import Agreement
@@ -27,7 +28,8 @@ BATCHES = {
 @torch.no_grad()
 def expected(detector, batch: dict) -> tuple[torch.Tensor, ...]:
     """Boxes as fractions of the images, scores and labels, in mmdet's way: of DETR query by query, of LocalDETR best first. Of panoptic
-    models also no-object's probability (of LocalDETR, whether the query has a better class), and masks.
+    models also no-object's probability (of LocalDETR, whether the pair makes no segment, as stuff has queries of its own and a query one
+    class), and masks. Stuff follows.
     """
     inputs, samples = batch['batch_inputs'], batch['batch_data_samples']
     if isinstance(detector, DETR):
@@ -36,10 +38,22 @@ def expected(detector, batch: dict) -> tuple[torch.Tensor, ...]:
         scores, labels = probability[..., :-1].max(-1)
         return bbox_cxcywh_to_xyxy(boxes[-1]).clamp(0, 1), scores, labels, *([probability[..., -1], *masks] if masks else [])
     if isinstance(detector, PanopticLocalDETR):
-        logits, boxes, masks = detector(inputs, samples, mode='tensor')
+        logits, boxes, masks, presence = detector(inputs, samples, mode='tensor')
         results, queries = detector.bbox_head.ranked(logits, boxes, [sample.metainfo for sample in samples], rescale=False)
-        is_repeated = [[query in earlier[:index] for index, query in enumerate(earlier)] for earlier in queries.tolist()]
-        others = torch.tensor(is_repeated).float(), torch.stack([mask[query] for mask, query in zip(masks, queries, strict=True)])
+        num_queries, num_stuff, things = logits.shape[2], presence.shape[1], detector.num_things_classes
+        of_images = []
+        for result, sample, of_stuff in zip(results, samples, presence.sigmoid(), strict=True):
+            whole = torch.tensor([[0, 0, *sample.img_shape[::-1]]], dtype=torch.float32).expand(num_stuff, 4)
+            stuff = dict(bboxes=whole, scores=of_stuff, labels=things + torch.arange(num_stuff))
+            for key, value in stuff.items():
+                stuff[key] = torch.cat((result[key], value))
+            of_images.append(InstanceData(**stuff))
+        results = of_images
+        queries = torch.cat((queries, (num_queries + torch.arange(num_stuff)).expand(len(queries), -1)), 1)
+        is_none = [[query in earlier[:index] for index, query in enumerate(earlier)] for earlier in queries.tolist()]
+        is_none = torch.tensor(is_none) | torch.stack([result.labels >= things for result in results])
+        is_none[:, -num_stuff:] = False
+        others = is_none.float(), torch.stack([mask[query] for mask, query in zip(masks, queries, strict=True)])
     else:
         results, others = [sample.pred_instances for sample in detector.predict(inputs, samples, rescale=False)], ()
     sides = torch.tensor([sample.img_shape[::-1] * 2 for sample in samples])[:, None]

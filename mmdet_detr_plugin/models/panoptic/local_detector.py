@@ -170,7 +170,7 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
         queries = self._mask_queries(outputs, memory, view)
         if self.stuff_head is not None:
             stuff_scores = at_least_float32(queries.stuff_logits).sigmoid()
-            stuff = torch.arange(self.num_stuff_classes, device=ranked.device).expand(len(ranked), -1)
+            stuff = torch.arange(self.num_stuff_classes, device=ranked.device).expand(ranked.shape[0], -1)
             corners = torch.cat((corners, corners.new_tensor((0.0, 0.0, 1.0, 1.0)).expand(*stuff.shape, 4)), 1)
             scores = torch.cat((scores, stuff_scores), 1)
             labels = torch.cat((labels, self.num_things_classes + stuff), 1)
