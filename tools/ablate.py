@@ -1,15 +1,19 @@
-"""What helps a DETR on little data, and what it costs: short trainings on the shapes data that differ in one thing each.
+"""What helps a DETR on little data, and what it costs: short trainings that differ in one thing each.
 
-    python tools/ablate.py aids|images [--runs NAME ...] [--seeds N ...] [--epochs N] [--data DIR] [--out DIR] [--work-dir DIR]
+    python tools/ablate.py images|parts|aids [--runs NAME ...] [--seeds N ...] [--epochs N] [--data DIR] [--out DIR] [--work-dir DIR]
 
-aids: parts of the models are left out or added. images: plain DETR, LocalDETR and Faster R-CNN on 50 to 800 images, the same number of
-iterations. Every run leaves one JSON file; runs that have one are not repeated, and a run that was interrupted goes on from its last
-epoch. Without --out the results are those that the repository keeps. Generate the data first: python tools/make_shapes.py data/shapes
+images: plain DETR, LocalDETR and Faster R-CNN on 50 to 800 images of the shapes data, the same number of iterations.
+parts: LocalDETR without some of its parts, on the same data.
+aids: plain DETR with what helps it, all but one, and one more, on a data set of yours (--data).
+
+Every run leaves one JSON file; runs that have one are not repeated, and a run that was interrupted goes on from its last epoch. Without
+--out the results are those that the repository keeps. Generate the shapes first: python tools/make_shapes.py data/shapes
 """
 
 import argparse
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
@@ -22,26 +26,30 @@ def main() -> None:
     parser.add_argument('--runs', nargs='+', metavar='NAME', help='default: all')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], metavar='N')
     parser.add_argument('--epochs', type=int, help="default: the configs'; drops of the rate stay where they are")
-    parser.add_argument('--data', type=Path, help='folder of the data set (default: data/shapes)')
+    parser.add_argument('--data', type=Path, help='folder of the shapes (default: data/shapes), of aids your own')
     parser.add_argument('--out', type=Path, help='folder of the results')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablation'))
     args = parser.parse_args()
     names = [run.name for run in PLANS[args.plan]]
     if unknown := sorted(set(args.runs or ()) - set(names)):
         parser.error(f'unknown runs {", ".join(unknown)}; there are {", ".join(names)}')
-    if (args.epochs or args.data) and not args.out:
+    data = args.data if args.plan == 'aids' else None
+    if args.plan == 'aids' and not data:
+        parser.error('aids needs a data set: --data DIR')
+    if (args.epochs or (args.data and not data)) and not args.out:
         parser.error('--epochs and --data change what is measured; name a folder for such results with --out')
     options = {}
     if args.epochs:
         options |= {'train_cfg.max_epochs': args.epochs, 'train_cfg.val_interval': args.epochs}
-    if args.data:
+    if args.data and not data:
         for loader in ('train', 'val', 'test'):
             options[f'{loader}_dataloader.dataset.data_root'] = f'{args.data}/'
         options['val_evaluator.ann_file'] = options['test_evaluator.ann_file'] = f'{args.data}/annotations/test.json'
     runs = [run for run in PLANS[args.plan] if not args.runs or run.name in args.runs]
     try:
         out = args.out or results_folder(args.plan)
-        print(table(run_plan(runs, out, args.work_dir / args.plan, options, args.seeds, lambda text: print(text, file=sys.stderr))))
+        say = partial(print, file=sys.stderr)
+        print(table(run_plan(runs, out, args.work_dir / args.plan, options, args.seeds, data, say)))
     except (RuntimeError, ValueError, OSError) as error:
         sys.exit(f'error: {error}')
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 
 from ..benchmark.results import machine
 from ..config_files import config_path, configs_folder, flat, mmdet_train_script
+from ..datasets.conversion import config_for_dataset, converted_folder
 from ..files import write_json
 from .runs import last_scalars, seconds_per_epoch
 
@@ -18,7 +20,7 @@ NO_AIDS = {'model.training_aids.dense': None}
 NO_POINTS = {'model.neck.reference_points': None, 'model.bbox_head.zero_init_boxes': False}
 LONG_WAVES = {'model.neck.position_encoding.scale': 6.283185, 'model.neck.position_encoding.temperature': 10000.0}  # the paper's
 GROUPS = {'model.training_aids.groups': dict(type='mmdet_detr_plugin.QueryGroups', num_groups=2)}
-DENOISING = {'model.training_aids.denoising': dict(type='mmdet_detr_plugin.DenoisingQueries', num_classes=4)}
+DENOISING = {'model.training_aids.denoising': dict(type='mmdet_detr_plugin.DenoisingQueries', num_classes=80)}
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Run:
 PLAIN, AIDED, LOCAL, FASTER_RCNN = (
     f'{name}_1xb4-10e_shapes' for name in ('detr_r18-half', 'detr-aided_r18-half', 'local-detr_r18-half', 'faster-rcnn_r18-half_fpn')
 )
-ITERATIONS, BATCH_SIZE = 1000, 4  # of every training in the plan 'images'
+SMALL_PLAIN, SMALL_AIDED = (f'{name}_r18-half_1xb2-12e_coco320' for name in ('detr', 'detr-aided'))
+ITERATIONS, BATCH_SIZE = 1000, 4  # of every training on shapes
 
 
 def _of_images(number: int) -> dict:
@@ -57,21 +60,6 @@ def _of_images(number: int) -> dict:
 
 
 PLANS = {
-    'aids': [
-        Run('detr', PLAIN, 'plain DETR'),
-        Run('faster-rcnn', FASTER_RCNN, 'Faster R-CNN'),
-        Run('aided', AIDED, 'plain DETR with all that helps it'),
-        Run('aided-no-dense', AIDED, '- dense head', NO_AIDS),
-        Run('aided-no-points', AIDED, '- reference points', NO_POINTS),
-        Run('aided-no-near', AIDED, '- attention that starts near', {'model.neck.look_near': 0.0}),
-        Run('aided-long-waves', AIDED, '- positions in short waves', LONG_WAVES),
-        Run('aided-groups', AIDED, '+ two groups of queries', GROUPS),
-        Run('aided-denoising', AIDED, '+ denoising queries', DENOISING),
-        Run('local', LOCAL, 'LocalDETR'),
-        Run('local-no-jitter', LOCAL, '- jittered boxes', {'model.bbox_head.jitter': None}),
-        Run('local-no-context', LOCAL, '- view beyond the box', {'model.bbox_head.view_scale': 1.0}),
-        Run('local-one-layer', LOCAL, 'one decoder layer', {'model.bbox_head.num_decoder_layers': 1}),
-    ],
     'images': [
         Run(f'{name}-{number}', config, f'{what}, {number} images', _of_images(number))
         for number in (50, 100, 200, 400, 800)
@@ -81,53 +69,92 @@ PLANS = {
             ('faster-rcnn', FASTER_RCNN, 'Faster R-CNN'),
         )
     ],
+    'parts': [
+        Run(name, config, what, _of_images(800) | changes)
+        for name, config, what, changes in (
+            ('detr', PLAIN, 'plain DETR', {}),
+            ('local', LOCAL, 'LocalDETR', {}),
+            ('local-no-jitter', LOCAL, '- jittered boxes', {'model.bbox_head.jitter': None}),
+            ('local-no-context', LOCAL, '- view beyond the box', {'model.bbox_head.view_scale': 1.0}),
+            ('local-one-layer', LOCAL, 'one decoder layer', {'model.bbox_head.num_decoder_layers': 1}),
+        )
+    ],
+    'aids': [
+        Run('detr', SMALL_PLAIN, 'plain DETR'),
+        Run('aided', SMALL_AIDED, 'plain DETR with all that helps it'),
+        Run('aided-no-dense', SMALL_AIDED, '- dense head', NO_AIDS),
+        Run('aided-no-points', SMALL_AIDED, '- reference points', NO_POINTS),
+        Run('aided-no-near', SMALL_AIDED, '- attention that starts near', {'model.neck.look_near': 0.0}),
+        Run('aided-long-waves', SMALL_AIDED, '- positions in short waves', LONG_WAVES),
+        Run('aided-groups', SMALL_AIDED, '+ two groups of queries', GROUPS),
+        Run('aided-denoising', SMALL_AIDED, '+ denoising queries', DENOISING),
+    ],
 }
 
 
 def results_folder(plan: str) -> Path:
     """Where the results of a plan are kept in the repository."""
-    return configs_folder() / 'shapes' / 'results' / plan
+    return configs_folder() / ('small' if plan == 'aids' else 'shapes') / 'results' / plan
 
 
 def run_plan(
-    runs: Sequence[Run], out: Path, work_dir: Path, options: dict | None = None, seeds: Sequence[int] = (0,), say=print
+    runs: Sequence[Run],
+    out: Path,
+    work_dir: Path,
+    options: dict | None = None,
+    seeds: Sequence[int] = (0,),
+    data: Path | None = None,
+    say=print,
 ) -> list[dict]:
     """Train what has no result yet; interrupted and started again, it goes on.
 
     Args:
         out: folder of one JSON file for each run and seed.
         work_dir: folder of the trainings.
-        options: for all runs, such as another data set.
+        options: for all runs; they come before those of a run.
+        data: a data set instead of the configs'; COCO, VOC and YOLO folders are converted into ``work_dir``.
 
     Returns:
         All results, in the order of the runs.
 
     Raises:
         RuntimeError: when a training fails, with the end of its output.
-        ValueError: when a result was made with other options, or a training has logged no evaluation.
+        FileNotFoundError, ValueError: for data that cannot be read.
+        ValueError: when a result was made with other options or data, or a training has logged no evaluation.
     """
-    results = []
+    results, common = [], dict(options or {})
+    if data is not None:
+        common |= dict(data=data.resolve().name)
+        data, _ = converted_folder(data, work_dir)
     for run in runs:
         for seed in seeds:
             path = out / f'{run.name}-seed{seed}.json'
             if not path.is_file():
                 say(f'{run.name}, seed {seed}: training')
                 out.mkdir(parents=True, exist_ok=True)
-                write_json(path, _train(run, seed, work_dir / f'{run.name}-seed{seed}', options or {}))
+                write_json(path, _train(run, seed, work_dir / f'{run.name}-seed{seed}', options or {}, data) | dict(common=common))
             result = json.loads(path.read_text())
-            if result['common'] != (options or {}):
+            if result['common'] != common:
                 raise ValueError(
                     f'{path} was made with {result["common"] or "the settings of the configs"}, this run has '
-                    f'{options or "those of the configs"}; write to another folder (--out)'
+                    f'{common or "those of the configs"}; write to another folder (--out)'
                 )
             results.append(result)
     return results
 
 
-def _train(run: Run, seed: int, work_dir: Path, options: dict) -> dict:
-    values = {**options, **run.options, 'randomness.seed': seed}
-    command = [sys.executable, '-W', 'ignore', str(mmdet_train_script()), config_path(run.config), '--work-dir', str(work_dir), '--resume']
-    command += ['--cfg-options', *(f'{key}={value}' for key, value in flat(values).items())]
+def _train(run: Run, seed: int, work_dir: Path, options: dict, data: Path | None) -> dict:
+    values = flat({**run.options, **options, 'randomness.seed': seed})
+    config = config_path(run.config)
+    if data is not None:
+        text = config_for_dataset(Path(config), data)
+        work_dir.mkdir(parents=True, exist_ok=True)
+        config = str(work_dir / 'of_data.py')
+        Path(config).write_text(text)
+        num_classes = len(Config.fromfile(config).metainfo.classes)
+        values |= {key: num_classes for key in values if key.endswith('.num_classes')}
+    command = [sys.executable, '-W', 'ignore', str(mmdet_train_script()), config, '--work-dir', str(work_dir), '--resume']
+    command += ['--cfg-options', *(f'{key}={value}' for key, value in values.items())]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f'{run.name}: {" ".join(command)} failed:\n{(done.stdout + done.stderr)[-3000:]}')
@@ -137,7 +164,6 @@ def _train(run: Run, seed: int, work_dir: Path, options: dict) -> dict:
         what=run.what,
         config=run.config,
         options=run.options,
-        common=options,
         seed=seed,
         metrics=metrics,
         seconds_per_epoch=round(seconds_per_epoch(work_dir), 1),

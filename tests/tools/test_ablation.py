@@ -15,7 +15,7 @@ from ..conftest import ROOT
 
 
 def ablate(tmp_path, *args) -> str:
-    command = [sys.executable, str(ROOT / 'tools/ablate.py'), 'aids', '--out', 'results', '--work-dir', 'work', *args]
+    command = [sys.executable, str(ROOT / 'tools/ablate.py'), 'parts', '--out', 'results', '--work-dir', 'work', *args]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -37,6 +37,20 @@ def test_local_detr_beats_plain_detr_by_far(tmp_path):
     assert ablate(tmp_path, *args) == first
     assert (tmp_path / 'results' / 'local-seed0.json').stat().st_mtime_ns == made
     assert '| plain DETR | 0.0' in first and '| LocalDETR | 0.' in first
+
+
+def test_aids_are_measured_on_a_data_set_of_ones_own(tmp_path):
+    """Denoising queries among them, which know how many classes there are."""
+    for split in ('train', 'test'):
+        write_split(tmp_path / 'mine', seed=0, split=split, count=8)
+    (run,) = [run for run in PLANS['aids'] if run.name == 'aided-denoising']
+    options = {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1}
+    (result,) = run_plan([run], tmp_path / 'results', tmp_path / 'work', options, data=tmp_path / 'mine', say=lambda text: None)
+    assert result['common'] == options | dict(data='mine') and result['metrics']['mAP'] >= 0
+    with pytest.raises(ValueError, match='was made with .*mine.*, this run has those of the configs'):
+        run_plan([run], tmp_path / 'results', tmp_path / 'work', say=lambda text: None)
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        run_plan([run], tmp_path / 'other', tmp_path / 'work', data=tmp_path / 'nowhere', say=lambda text: None)
 
 
 def test_failed_run_leaves_no_result_and_says_why(tmp_path):
