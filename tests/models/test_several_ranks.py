@@ -17,6 +17,7 @@ from mmdet_detr_plugin.engine import SyncNormStatsHook
 
 from ..builders import build, detr_config, make_batch, randomize_norm_layers
 from .local_detr.test_detector import config as local_detr_config
+from .panoptic.builders import panoptic_batch, panoptic_config, panoptic_local_config
 from .training_aids.test_training_aids import AIDS, HEADS
 
 SIZES = [(96, 160), (80, 128), (160, 96), (160, 160), (96, 96), (160, 80), (128, 128), (64, 160)]
@@ -50,6 +51,19 @@ def local_detr() -> dict:
     return config
 
 
+def panoptic_detr() -> dict:
+    neck, mask_head = dict(in_channels=128, dropout=0.0), dict(in_channels=(16, 32, 64))
+    return panoptic_config(backbone=BACKBONE, neck=neck, mask_head=mask_head, bbox_head=dict(sync_cls_avg_factor=True))
+
+
+def panoptic_local_detr() -> dict:
+    config = panoptic_local_config(norm_cfg=GROUP_NORM, jitter=dict(JITTER, type='mmdet_detr_plugin.JitteredBoxes'))
+    config['neck'].update(norm_cfg=GROUP_NORM)
+    config['stuff_head'].update(norm_cfg=GROUP_NORM)
+    config['backbone'].update(BACKBONE)
+    return config
+
+
 # name: model, ranks, precision, objects of each image
 CASES = {
     'float64': (detr, 4, torch.float64, COUNTS),
@@ -65,23 +79,32 @@ CASES = {
     'LocalDETR, two ranks': (local_detr, 2, torch.float64, COUNTS),
     'LocalDETR, no objects': (local_detr, 4, torch.float64, NO_OBJECTS),
     'LocalDETR, few objects': (local_detr, 4, torch.float64, FEW_OBJECTS),
+    'panoptic DETR': (panoptic_detr, 4, torch.float64, COUNTS),
+    'panoptic LocalDETR': (panoptic_local_detr, 4, torch.float64, COUNTS),
+    'panoptic LocalDETR, no objects': (panoptic_local_detr, 4, torch.float64, NO_OBJECTS),
 }
 OFFICIAL = (lambda: detr(sync_cls_avg_factor=False), 4, torch.float64, COUNTS)
 
 
-def global_batch(dtype: torch.dtype, counts: list[int], sizes: list[tuple[int, int]] = SIZES) -> dict:
-    """Images of several sizes in one padded size."""
-    batch = make_batch(sizes, counts)
+def global_batch(config: Callable, dtype: torch.dtype, counts: list[int], sizes: list[tuple[int, int]] = SIZES) -> dict:
+    """Images of several sizes in one padded size. Of panoptic models, images without things have no stuff either."""
+    if config in (panoptic_detr, panoptic_local_detr):
+        batch = panoptic_batch(sizes, counts)
+        for sample, count in zip(batch['batch_data_samples'], counts, strict=True):
+            if not count:
+                sample.gt_sem_seg.sem_seg[:] = 255
+    else:
+        batch = make_batch(sizes, counts)
     batch['batch_inputs'] = batch['batch_inputs'].to(dtype)
     for sample in batch['batch_data_samples']:
         sample.gt_instances.bboxes = sample.gt_instances.bboxes.to(dtype)
     return batch
 
 
-def unequal_batch(rank: int) -> dict:
+def unequal_batch(config: Callable, rank: int) -> dict:
     """Every rank pads to a size of its own, and the last one has the rest of the images: one."""
     mine = slice(2 * rank, 2 * rank + (1 if rank == 3 else 2))
-    return global_batch(torch.float32, COUNTS[mine], SIZES[mine])
+    return global_batch(config, torch.float32, COUNTS[mine], SIZES[mine])
 
 
 def build_model(config: dict, dtype: torch.dtype) -> torch.nn.Module:
@@ -124,11 +147,11 @@ def rank_results(rank: int, folder: str) -> None:
             if ranks == world_size:
                 share = len(SIZES) // ranks
                 mine = slice(share * rank, share * (rank + 1))
-                batch = {key: value[mine] for key, value in global_batch(dtype, counts).items()}
+                batch = {key: value[mine] for key, value in global_batch(config, dtype, counts).items()}
                 results[name] = distributed_gradient(config(), dtype, batch)
         if world_size == 4:
-            for config in (detr, aided_detr, local_detr):
-                results[f'unequal {config.__name__}'] = distributed_gradient(config(), torch.float32, unequal_batch(rank))
+            for config in (detr, aided_detr, local_detr, panoptic_detr, panoptic_local_detr):
+                results[f'unequal {config.__name__}'] = distributed_gradient(config(), torch.float32, unequal_batch(config, rank))
         else:
             results['norms'] = norm_stats(rank)
         distributed.destroy_process_group()
@@ -188,7 +211,7 @@ def difference(ranks: list[dict], name: str, case: tuple) -> float:
     config, num_ranks, dtype, counts = case
     first, *others = (result[name] for result in ranks[:num_ranks])
     assert torch.isfinite(first).all() and all(torch.equal(first, other) for other in others)
-    whole = gradient(build_model(config(), dtype), global_batch(dtype, counts))
+    whole = gradient(build_model(config(), dtype), global_batch(config, dtype, counts))
     assert whole.norm() > 1e-3
     return ((first - whole).norm() / whole.norm()).item()
 
@@ -203,7 +226,7 @@ def test_class_weights_of_each_rank_differ_by_default_as_in_the_official_code(ra
     assert difference(ranks, 'official', OFFICIAL) > 1e-3
 
 
-@pytest.mark.parametrize('config', [detr, aided_detr, local_detr])
+@pytest.mark.parametrize('config', [detr, aided_detr, local_detr, panoptic_detr, panoptic_local_detr])
 def test_ranks_of_other_sizes_and_a_last_partial_batch_stay_together(ranks, config):
     """Equality cannot hold, since the backbone sees other padding; but all have the same finite gradient of every parameter."""
     first, *others = (result[f'unequal {config.__name__}'] for result in ranks)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...devices import at_least_float32
+
 CHUNK = 8  # masks at the image's size at a time
 
 
@@ -35,7 +37,7 @@ class _MaskLosses(torch.autograd.Function):
         needs_grad = ctx.needs_input_grad[0]
         values, gradients = [], []
         for start in range(0, len(logits), CHUNK):
-            part = logits[start : start + CHUNK].detach().float().requires_grad_(needs_grad)
+            part = at_least_float32(logits[start : start + CHUNK].detach()).requires_grad_(needs_grad)
             target = torch.stack([padded(mask, size) for mask in targets[start : start + CHUNK]]).to(part)
             with torch.enable_grad(), torch.autocast(part.device.type, enabled=False):
                 losses = _losses(F.interpolate(part[:, None], size, mode='bilinear')[:, 0], target, alpha, gamma)

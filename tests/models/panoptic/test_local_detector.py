@@ -48,6 +48,19 @@ def test_layers_outputs_are_those_of_the_whole_network_without_a_mask(config, mo
     torch.testing.assert_close(ours, (logits, boxes), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize('config', [panoptic_config(), panoptic_local_config()], ids=['PanopticDETR', 'PanopticLocalDETR'])
+def test_bfloat16_gives_nearly_the_same_losses_and_finite_gradients(config):
+    torch.manual_seed(0)
+    model, batch = build(config, randomize_norms=True).eval(), panoptic_batch(SHAPES, COUNTS)
+    wanted = losses_of(model, batch)
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = losses_of(model, batch)
+        model.predict(batch['batch_inputs'], copy.deepcopy(batch['batch_data_samples']))
+    for name, value in wanted.items():
+        assert losses[name].dtype == torch.float32 and losses[name].item() == pytest.approx(value.item(), rel=0.15, abs=0.02), name
+    assert all(torch.isfinite(gradient).all() for gradient in gradients(model, losses).values())
+
+
 @pytest.mark.parametrize('stuff_head', [False, True])
 def test_mask_losses_and_gradients_are_those_of_all_queries(stuff_head):
     """Only the masks of queries with an object are made, and jittered copies of the objects take no part in them."""
