@@ -15,6 +15,7 @@ from .description import Description
 from .exportable import export_program
 
 OPSET = 20
+CAN_EXPORT = hasattr(torch.compiler, 'is_exporting')  # torch 2.7 and later
 SHAPES = dict(
     images=('batch', 3, 'height', 'width'),
     sizes=('batch', 2),
@@ -47,7 +48,7 @@ def export_onnx(cfg: Config, detector: nn.Module, out: Path, half: bool = False,
         simplify: compute all that does not depend on the inputs now; runtimes do the same when they load the file.
 
     Raises:
-        ImportError: without onnx and onnxscript.
+        ImportError: without onnx and onnxscript, or with torch 2.6, whose exporter fails on networks for images of any size.
         ValueError: for a detector or pre-processing that cannot be exported.
     """
     try:
@@ -55,6 +56,8 @@ def export_onnx(cfg: Config, detector: nn.Module, out: Path, half: bool = False,
         import onnxscript
     except ImportError as error:
         raise ImportError("ONNX export needs onnx and onnxscript: pip install 'mmdet_detr_plugin[onnx]'") from error
+    if not CAN_EXPORT:
+        raise ImportError(f'ONNX export needs torch 2.7 or later, this is {torch.__version__}; export on another installation')
     description = describe(cfg, detector, half)
     outputs = DETECTIONS if description.panoptic is None else (*DETECTIONS, 'no_object', 'masks')
     program = _to_onnx(export_program(detector, half), outputs)

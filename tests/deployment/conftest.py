@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from mmdet_detr_plugin.deployment.export import CAN_EXPORT
 from mmdet_detr_plugin.deployment.runtime import OnnxDetector
 from mmdet_detr_plugin.models import DETR
 
@@ -16,6 +17,13 @@ from ..builders import NUM_CLASSES, build, detr_config, randomize_norm_layers
 from ..models.panoptic.builders import panoptic_config, panoptic_local_config
 
 pytest.importorskip('onnxscript', reason="needs pip install 'mmdet_detr_plugin[onnx]'")
+
+
+@pytest.fixture(autouse=True)
+def exporter():
+    if not CAN_EXPORT:
+        pytest.skip(f'torch {torch.__version__} cannot export networks for images of any size')
+
 
 PIPELINE = [
     dict(type='LoadImageFromFile', backend_args=None),
