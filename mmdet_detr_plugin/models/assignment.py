@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 from scipy.optimize import linear_sum_assignment
 
 NUMBERS_WORTH_THREADS = 300_000  # below, starting threads costs more than it saves
@@ -51,4 +52,9 @@ def _solve_part(costs: Callable[[slice], np.ndarray], counts: Sequence[int], sta
     # one pass first; infinities of both signs give NaN, large finite numbers may overflow
     if not np.isfinite(part.sum()) and not np.isfinite(part).all():
         raise NotFiniteError(start + int(np.argmax(~np.isfinite(part).all(axis=(1, 2)))))
-    return [linear_sum_assignment(cost[:count]) for cost, count in zip(part, counts[start:end], strict=True)]
+    return _assign(part, counts[start:end])
+
+
+@torch.compiler.disable  # torch 2.6 fails when it looks into scipy
+def _assign(part: np.ndarray, counts: Sequence[int]) -> list[Solution]:
+    return [linear_sum_assignment(cost[:count]) for cost, count in zip(part, counts, strict=True)]

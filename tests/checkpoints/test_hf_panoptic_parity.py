@@ -66,7 +66,7 @@ def test_outputs_equal_hfs_on_a_padded_batch(pair):
         expected = theirs.eval()(**hf_batch(batch))
         logits, boxes, masks = ours.eval()(batch['batch_inputs'], batch['batch_data_samples'], mode='tensor')
     assert masks.shape == (2, 10, 32, 40) and masks.std() > 0.1
-    assert masks.std(1).mean() > 1e-2  # queries differ
+    assert masks.std(1).mean() > 1e-3  # queries differ by more than is tolerated
     torch.testing.assert_close(logits[-1], expected.logits, atol=1e-4, rtol=0)
     torch.testing.assert_close(boxes[-1], expected.pred_boxes, atol=1e-4, rtol=0)
     torch.testing.assert_close(masks, expected.pred_masks, atol=1e-4, rtol=0)
