@@ -13,7 +13,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r"^__version__ = '(.+)'", (ROOT / 'mmdet_detr_plugin' / '__init__.py').read_text(), re.M)[1]
 MIM = Path('mmdet_detr_plugin') / '.mim'
-ONNX = ['onnx>=1.19', 'onnxscript>=0.5', 'onnxruntime>=1.22']
+ONNX = ['onnx>=1.19', 'onnxscript>=0.5', 'onnxruntime>=1.24']  # earlier ones let a model read files outside of its folder
 
 
 class BuildWithMim(build_py):

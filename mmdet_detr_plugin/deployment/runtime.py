@@ -10,6 +10,7 @@ from .description import Description
 from .preprocessing import check_pixels, collate, prepare, read_image
 from .segments import Sizes, instance_masks, panoptic_map
 
+SAFE_RUNTIME = (1, 24)
 PROVIDERS = {'cpu': ['CPUExecutionProvider'], 'cuda': ['CUDAExecutionProvider', 'CPUExecutionProvider']}
 
 
@@ -73,7 +74,7 @@ class OnnxDetector:
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ImportError: without onnxruntime.
+        ImportError: without onnxruntime, or with one before 1.24, which reads files outside of the model's folder when the model says so.
         ValueError: for an unknown or missing device, or a file of another kind.
     """
 
@@ -82,6 +83,11 @@ class OnnxDetector:
             import onnxruntime
         except ImportError as error:
             raise ImportError('exported detectors need onnxruntime: pip install onnxruntime (or onnxruntime-gpu)') from error
+        if tuple(map(int, onnxruntime.__version__.split('.')[:2])) < SAFE_RUNTIME:
+            raise ImportError(
+                f'onnxruntime {onnxruntime.__version__} lets an ONNX file read files anywhere; 1.24 or later is needed: '
+                'pip install -U onnxruntime (or onnxruntime-gpu)'
+            )
         if not Path(file).is_file():
             raise FileNotFoundError(f'the exported detector {file} does not exist')
         kind = device.split(':')[0]

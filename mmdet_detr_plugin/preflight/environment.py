@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from .config_facts import dict_at, whole
 from .finding import ERROR, NOTE, WARNING, Finding, guarded
@@ -29,7 +30,15 @@ LEAST_MEMORY, LEAST_DISK, LEAST_SHARED = 2 * GIB, 5 * GIB, GIB // 4
 def environment_findings(cfg: Config | None = None) -> list[Finding]:
     """This machine and this interpreter; with a config also its folder and its workers."""
     content = cfg.to_dict() if cfg is not None else {}
-    checks = ((check_versions,), (check_operations,), (check_gpu,), (check_memory,), (check_disk, content), (check_workers, content))
+    checks = (
+        (check_versions,),
+        (check_operations,),
+        (check_opencv,),
+        (check_gpu,),
+        (check_memory,),
+        (check_disk, content),
+        (check_workers, content),
+    )
     return [finding for check, *args in checks for finding in guarded('environment', check, *args)]
 
 
@@ -79,6 +88,16 @@ def check_operations() -> list[Finding]:
         what = f"mmcv's operations are compiled without CUDA, torch has CUDA {torch.version.cuda}"
         return [Finding('environment', ERROR, what, f'RoIAlign and NMS stop on the GPU: compile mmcv where nvcc is; {advice}')]
     return []
+
+
+def check_opencv() -> list[Finding]:
+    """Whether damaged images are noticed."""
+    import cv2
+
+    if Version(cv2.__version__) >= Version('4.11'):
+        return []
+    what = f'OpenCV is {cv2.__version__}, which reads JPEG files that were cut off, the rest of the picture grey'
+    return [Finding('environment', WARNING, what, 'install OpenCV 4.11 or later, which refuses them, and with it the training names them')]
 
 
 def check_gpu() -> list[Finding]:

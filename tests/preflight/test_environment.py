@@ -29,7 +29,7 @@ def found(severity, *words, cfg=None):
 
 def test_this_environment_has_no_error_and_names_its_versions():
     assert not [item for item in environment_findings() if item.severity == ERROR]
-    found(NOTE, f'torch {torch.__version__}', 'mmcv 2.', 'mmdet 3.', 'within the ranges of mmdet_detr_plugin')
+    found(NOTE, f'torch {importlib.metadata.version("torch")}', 'mmcv 2.', 'mmdet 3.', 'within the ranges of mmdet_detr_plugin')
     assert {item.area for item in findings()} == {'environment'}
 
 
@@ -53,6 +53,13 @@ def test_versions_outside_of_the_installed_packages_ranges(monkeypatch, package,
 
     monkeypatch.setattr(environment, 'version', version)
     found(ERROR, *words)
+
+
+def test_an_opencv_that_reads_damaged_images_is_named(monkeypatch):
+    import cv2
+
+    monkeypatch.setattr(cv2, '__version__', '4.10.0')
+    found(WARNING, 'OpenCV is 4.10.0', 'cut off', 'OpenCV 4.11 or later')
 
 
 def test_ranges_are_those_of_the_installed_package(monkeypatch):

@@ -249,6 +249,15 @@ def test_outputs_named_after_inputs_stay_in_their_folder(tool, count, tmp_path, 
     assert len(written) > len(names) and all(path == 'x' or path == 'x/out' or path.startswith('x/out/') for path in written)
 
 
+def test_a_runtime_that_lets_models_read_files_anywhere_is_refused(tmp_path, monkeypatch):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    from mmdet_detr_plugin.deployment import init_detector
+
+    monkeypatch.setattr(onnxruntime, '__version__', '1.23.2')
+    with pytest.raises(ImportError, match=r'onnxruntime 1\.23\.2 lets an ONNX file read files anywhere; 1\.24 or later'):
+        init_detector(tmp_path / 'm.onnx')
+
+
 @pytest.mark.parametrize('location', ['../secret.bin', 'ABSOLUTE', 'link.bin'])
 def test_exported_files_read_nothing_outside_of_their_folder(location, tmp_path):
     onnx = pytest.importorskip('onnx')
