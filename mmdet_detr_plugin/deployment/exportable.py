@@ -15,8 +15,8 @@ class ExportableDetector(nn.Module):
 
     Args:
         detector: the plugin's ``DETR`` or ``LocalDETR``, in evaluation mode. A copy is kept, without what exists in training only.
-        half: weights and products of backbone, neck and mask head in float16; inputs, outputs, positions and the box head stay float32,
-            because boxes in half precision move in steps of several pixels.
+        half: weights and products of backbone, neck and the heads of masks and stuff in float16; inputs, outputs, positions and the box
+            head stay float32, because boxes in half precision move in steps of several pixels.
 
     Raises:
         ValueError: for another detector or head, or in training mode.
@@ -40,8 +40,9 @@ class ExportableDetector(nn.Module):
         if half:
             detector.backbone.half()
             detector.neck.half()
-            if getattr(detector, 'mask_head', None) is not None:
-                detector.mask_head.half()
+            for part in ('mask_head', 'stuff_head'):
+                if getattr(detector, part, None) is not None:
+                    getattr(detector, part).half()
             detector.bbox_head.register_forward_pre_hook(_to_float32)
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:

@@ -101,4 +101,4 @@ def mask_sources(model: nn.Module) -> DETRMaskSources | LocalMaskSources | None:
     """Empty ones for a model with a mask head; None for others."""
     if getattr(model, 'mask_head', None) is None:
         return None
-    return {PanopticDETR: DETRMaskSources, PanopticLocalDETR: LocalMaskSources}[type(model)]()
+    return LocalMaskSources() if isinstance(model, PanopticLocalDETR) else DETRMaskSources()

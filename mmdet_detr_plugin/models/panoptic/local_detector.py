@@ -34,7 +34,8 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
     Args:
         backbone: config; returns feature maps at strides 4, 8, 16 and 32.
         neck: config of a ``PyramidEncoder`` for these four.
-        bbox_head: config of a ``LocalDETRHead``, for things and stuff: ``num_classes`` is their sum.
+        bbox_head: config of a ``LocalDETRHead``, for things and stuff: ``num_classes`` is their sum, of
+            which a ``stuff_head`` leaves those of stuff without use.
         mask_head: config of a ``BoxMaskHead``.
         num_things_classes: labels below this are things.
         num_stuff_classes: labels of stuff follow; 0 for instance segmentation.
