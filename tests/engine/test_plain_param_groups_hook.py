@@ -1,5 +1,6 @@
 """mmengine's ``compile=True``, with a runner and a shipped config."""
 
+import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -7,6 +8,7 @@ from mmengine.runner import Runner
 from ..conftest import ROOT
 
 
+@pytest.mark.slow
 def test_whole_training_step_compiles_in_a_runner(shapes_dir, tmp_path):
     """Optimiser and scipy included; without the hook, torch's compiler stops in the optimiser."""
     torch._dynamo.reset()
