@@ -40,9 +40,7 @@ class Run:
     options: dict = field(default_factory=dict)
 
 
-PLAIN, AIDED, LOCAL, FASTER_RCNN = (
-    f'{name}_1xb4-10e_shapes' for name in ('detr_r18-half', 'detr-aided_r18-half', 'local-detr_r18-half', 'faster-rcnn_r18-half_fpn')
-)
+PLAIN, LOCAL, FASTER_RCNN = (f'{name}_1xb4-10e_shapes' for name in ('detr_r18-half', 'local-detr_r18-half', 'faster-rcnn_r18-half_fpn'))
 SMALL_PLAIN, SMALL_AIDED = (f'{name}_r18-half_1xb2-12e_coco320' for name in ('detr', 'detr-aided'))
 ITERATIONS, BATCH_SIZE = 1000, 4  # of every training on shapes
 
@@ -111,7 +109,7 @@ def run_plan(
     Args:
         out: folder of one JSON file for each run and seed.
         work_dir: folder of the trainings.
-        options: for all runs; they come before those of a run.
+        options: for all runs; where a run has its own value, these win.
         data: a data set instead of the configs'; COCO, VOC and YOLO folders are converted into ``work_dir``.
 
     Returns:

@@ -1,16 +1,23 @@
 """The set-prediction loss (paper, section 3.1, equation 2 and appendix A.2; reference: models/detr.py, SetCriterion), as pure functions.
 
-Letters: L decoder layers, B images, Q queries, K classes, P matched pairs. All layers are computed together; every function returns one
+Letters: L decoder layers, B images, Q queries, K classes, P matched pairs. All layers are computed together; every loss returns one
 value for each layer and stays connected to the predictions when there is no object at all.
 """
 
 import torch
+from mmdet.utils import reduce_mean
+from mmengine.dist import get_world_size
 from torch import Tensor
 
 from ..boxes import aligned_giou, cxcywh_to_xyxy
 from ..devices import at_least_float32
 from .hungarian_assigner import Pairs
 from .targets import Targets
+
+
+def average_over_ranks(number: Tensor) -> Tensor:
+    """What a rank's sums are divided by: a number of objects or cells averaged over ranks, at least 1 in all ranks together."""
+    return reduce_mean(number).clamp(min=1 / get_world_size())
 
 
 def classification_loss(

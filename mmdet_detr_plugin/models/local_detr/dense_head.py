@@ -8,13 +8,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
-from mmdet.utils import reduce_mean
-from mmengine.dist import get_world_size
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
 from ...boxes import aligned_giou, cxcywh_to_xyxy
 from ...devices import at_least_float32, integers, to_device
+from ..set_criterion import average_over_ranks
 from ..targets import Targets
 from .box_attention import level_of_boxes
 
@@ -99,7 +98,7 @@ class DenseHead(BaseModule):
         wanted = objects.gather(1, which[..., None].expand(-1, -1, 4)) if has_objects else boxes.detach()  # of every cell, to wait for none
         target = F.one_hot(labels, self.num_classes) * quality[..., None]
         focal = (target - flat.detach().sigmoid()).square()
-        norm = reduce_mean(quality.sum()).clamp(min=1 / get_world_size())  # at least 1 in all ranks together
+        norm = average_over_ranks(quality.sum())
         loss_cls = F.binary_cross_entropy_with_logits(flat, target, focal, reduction='sum') / norm
         loss_box = (quality * (1 - aligned_giou(boxes, cxcywh_to_xyxy(wanted)))).sum() / norm
         return dict(loss_cls=loss_cls, loss_iou=2 * loss_box)

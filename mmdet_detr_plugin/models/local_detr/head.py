@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from mmdet.utils import reduce_mean
-from mmengine.dist import get_world_size
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -22,7 +20,7 @@ from ..fused_linear import apply_linear
 from ..hungarian_assigner import HungarianAssigner, Pairs
 from ..parts import build_task_util, check_counts
 from ..position_encoding import SinePositionEncoding
-from ..set_criterion import box_losses, by_layer
+from ..set_criterion import average_over_ranks, box_losses, by_layer
 from ..targets import Targets, collate_targets
 from ..training_aids.jittered_boxes import JitteredQueries
 from .box_attention import level_of_boxes, sample_in_boxes
@@ -238,7 +236,7 @@ class LocalDETRHead(BaseModule):
         extra = self.jitter(targets, img_metas) if self.jitter is not None else None
         outputs = self(memory, view, extra)
         losses = {f'dense.{key}': value for key, value in self.dense_head.loss(*outputs.dense, targets, view.scale).items()}
-        num_objects = self.average_number(targets.num_objects, like=outputs.boxes)
+        num_objects = average_over_ranks(outputs.boxes.new_full((), targets.num_objects))
         logits, boxes = outputs.logits[:, :, : outputs.num_selected], outputs.boxes[:, :, : outputs.num_selected]
         pairs = self.match(logits, boxes, targets, img_metas)
         losses |= self._layer_losses(logits, boxes, pairs, targets, num_objects, '')
@@ -246,11 +244,6 @@ class LocalDETRHead(BaseModule):
             rest = outputs.logits[:, :, outputs.num_selected :], outputs.boxes[:, :, outputs.num_selected :]
             losses |= self._layer_losses(*rest, extra.pairs(len(rest[0])), targets, num_objects, 'jitter.', extra.weights)
         return Step(losses, outputs, pairs, num_objects)
-
-    @staticmethod
-    def average_number(num_objects: int, like: Tensor) -> Tensor:
-        """A batch's number of objects averaged over ranks, at least 1 in all ranks together."""
-        return reduce_mean(like.new_full((), num_objects)).clamp(min=1 / get_world_size())
 
     def match(self, logits: Tensor, boxes: Tensor, targets: Targets, img_metas: Sequence[dict]) -> Pairs:
         """One query for each object in each layer, from logits (L, B, Q, K) and boxes_cxcywh_norm (L, B, Q, 4)."""

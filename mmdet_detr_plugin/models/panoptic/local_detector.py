@@ -14,6 +14,7 @@ from ..local_detr.detector import LocalDETR
 from ..local_detr.head import LocalDETRHead, Outputs, View
 from ..local_detr.pyramid_encoder import PyramidEncoder
 from ..parts import build_model_part
+from ..set_criterion import average_over_ranks
 from .mask_head import BoxMaskHead
 from .mask_queries import MaskQueries, covered_share, gather, merged, repeated, stuff_owners
 from .segments import with_stuff_objects
@@ -96,10 +97,11 @@ class PanopticLocalDETR(WithMasks, LocalDETR):
         losses, owners, num_objects = step.losses, last_matches(step.pairs), step.num_objects
         queries, size = self._mask_queries(step.outputs, memory, view), batch_inputs.shape[-2:]
         if queries.stuff is not None:
-            covered = covered_share(samples, self.num_things_classes, size, like=queries.stuff.cells)
+            image, target, query = stuff_owners(samples, self.num_things_classes)
+            covered = covered_share(samples, (image, target, query), size, like=queries.stuff.cells)
             losses = losses | self.stuff_head.loss(queries.stuff, covered)
-            owners = merged(owners, stuff_owners(samples, self.num_things_classes, queries.num_detected))
-            num_objects = self.bbox_head.average_number(sum(len(sample.gt_instances) for sample in samples), like=num_objects)
+            owners = merged(owners, (image, target, queries.num_detected + query))
+            num_objects = average_over_ranks(num_objects.new_full((), sum(len(sample.gt_instances) for sample in samples)))
         return losses | self._mask_losses(samples, owners, partial(self._masks_of, queries, memory, view), size, num_objects)
 
     def _mask_queries(self, outputs: Outputs, memory: Sequence[Tensor], view: View) -> MaskQueries:

@@ -65,13 +65,13 @@ class MaskQueries:
         return self.boxes.new_zeros(len(self.boxes), 0) if self.stuff is None else self.stuff.logits
 
 
-def stuff_owners(samples: SampleList, num_things: int, first_query: int) -> Owners:
-    """All stuff of a batch and its queries, of which ``first_query`` is that of the first class."""
+def stuff_owners(samples: SampleList, num_things: int) -> Owners:
+    """All stuff of a batch and its queries, which are counted from the first class of stuff."""
     found = []
     for number, sample in enumerate(samples):
         stuff = sample.gt_instances.labels - num_things
         (objects,) = (stuff >= 0).nonzero(as_tuple=True)
-        found.append((torch.full_like(objects, number), objects, first_query + stuff[objects]))
+        found.append((torch.full_like(objects, number), objects, stuff[objects]))
     return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
 
@@ -82,17 +82,18 @@ def merged(*owners: Owners) -> Owners:
     return tuple(part[order] for part in whole)
 
 
-def covered_share(samples: SampleList, num_things: int, size: tuple[int, int], like: Tensor) -> Tensor:
+def covered_share(samples: SampleList, owners: Owners, size: tuple[int, int], like: Tensor) -> Tensor:
     """Of each cell (B, S, h, w) of a map, the share that each class of stuff covers, in [0, 1].
 
     Args:
         samples: with masks of things and stuff.
+        owners: all stuff; see ``stuff_owners``.
         size: (H, W) of the padded batch.
         like: (B, S, h, w), of the result's shape.
     """
     shares = torch.zeros_like(like, dtype=torch.float32, requires_grad=False)
-    for image, objects, label in zip(*map(Tensor.tolist, stuff_owners(samples, num_things, 0)), strict=True):
-        mask = padded(samples[image].gt_instances.masks[objects], size)
+    for image, target, label in zip(*map(Tensor.tolist, owners), strict=True):
+        mask = padded(samples[image].gt_instances.masks[target], size)
         shares[image, label] = F.adaptive_avg_pool2d(mask[None].float(), like.shape[-2:])[0]
     return shares
 

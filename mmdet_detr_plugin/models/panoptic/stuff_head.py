@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from mmdet.utils import reduce_mean
-from mmengine.dist import get_world_size
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
@@ -22,6 +20,7 @@ from ...registry import MODELS
 from ..fused_linear import apply_linear
 from ..local_detr.dense_head import Tower
 from ..parts import check_counts
+from ..set_criterion import average_over_ranks
 
 PRIOR = 0.1  # of every cell's probability
 
@@ -67,7 +66,7 @@ class StuffHead(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_counts(num_stuff_classes=num_stuff_classes, embed_dims=embed_dims, num_convs=num_convs)
-        self.num_queries, self.embed_dims = num_stuff_classes, embed_dims
+        self.embed_dims = embed_dims
         self.loss_weights = dict(loss_stuff_cells=1.0, loss_stuff=1.0) | (loss_weights or {})
         self.tower = Tower(embed_dims, 1, num_convs, norm_cfg or dict(type='BN'))
         self.conv_cells = nn.Conv2d(embed_dims, num_stuff_classes, 1)
@@ -111,14 +110,8 @@ class StuffHead(BaseModule):
         weight = torch.ones_like(cells) if stuff.is_padding is None else (~stuff.is_padding)[:, None].expand_as(cells).to(cells.dtype)
         is_present = (covered.flatten(2).amax(-1) > 0).to(logits.dtype)
         losses = dict(
-            loss_stuff_cells=_divided(
-                F.binary_cross_entropy_with_logits(cells, covered.to(cells.dtype), weight, reduction='sum'), covered.sum()
-            ),
-            loss_stuff=_divided(F.binary_cross_entropy_with_logits(logits, is_present, reduction='sum'), is_present.sum()),
+            loss_stuff_cells=F.binary_cross_entropy_with_logits(cells, covered.to(cells.dtype), weight, reduction='sum')
+            / average_over_ranks(covered.sum()),
+            loss_stuff=F.binary_cross_entropy_with_logits(logits, is_present, reduction='sum') / average_over_ranks(is_present.sum()),
         )
         return {name: self.loss_weights[name] * value for name, value in losses.items()}
-
-
-def _divided(summed: Tensor, number: Tensor) -> Tensor:
-    """By a number averaged over ranks, at least 1 in all ranks together."""
-    return summed / reduce_mean(number).clamp(min=1 / get_world_size())

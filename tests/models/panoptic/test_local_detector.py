@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from mmdet_detr_plugin.boxes import cxcywh_to_xyxy
 from mmdet_detr_plugin.models.panoptic import with_masks
 from mmdet_detr_plugin.models.panoptic.box_map import maps_of_boxes
-from mmdet_detr_plugin.models.panoptic.mask_queries import covered_share, repeated
+from mmdet_detr_plugin.models.panoptic.mask_queries import covered_share, repeated, stuff_owners
 from mmdet_detr_plugin.models.panoptic.post_processing import panoptic_map
 from mmdet_detr_plugin.models.panoptic.segments import with_stuff_objects
 from mmdet_detr_plugin.models.panoptic.stuff_head import Stuff
@@ -167,7 +167,7 @@ def test_share_of_a_cell_that_stuff_covers():
     sample.gt_sem_seg.sem_seg[0, :16, :8] = THINGS + 1
     sample.gt_sem_seg.sem_seg[0, 20:24, 16:32] = THINGS
     samples = with_stuff_objects([sample], THINGS, THINGS + STUFF)
-    covered = covered_share(samples, THINGS, (64, 64), like=torch.zeros(1, STUFF, 4, 4))
+    covered = covered_share(samples, stuff_owners(samples, THINGS), (64, 64), like=torch.zeros(1, STUFF, 4, 4))
     expected = torch.zeros(1, STUFF, 4, 4)
     expected[0, 1, 0, 0], expected[0, 0, 1, 1] = 0.5, 0.25
     torch.testing.assert_close(covered, expected)
