@@ -16,9 +16,11 @@ from ..datasets.conversion import config_for_dataset, converted_folder
 from ..files import write_json
 from .runs import last_scalars, seconds_per_epoch
 
-NO_AIDS = {'model.training_aids.dense': None}
+NO_DENSE = {'model.training_aids.dense': None}
 NO_POINTS = {'model.neck.reference_points': None, 'model.bbox_head.zero_init_boxes': False}
+NOT_NEAR = {'model.neck.look_near': 0.0}
 LONG_WAVES = {'model.neck.position_encoding.scale': 6.283185, 'model.neck.position_encoding.temperature': 10000.0}  # the paper's
+PAPERS_START = NO_POINTS | NOT_NEAR | LONG_WAVES
 GROUPS = {'model.training_aids.groups': dict(type='mmdet_detr_plugin.QueryGroups', num_groups=2)}
 DENOISING = {'model.training_aids.denoising': dict(type='mmdet_detr_plugin.DenoisingQueries', num_classes=80)}
 
@@ -68,24 +70,27 @@ PLANS = {
         )
     ],
     'parts': [
-        Run(name, config, what, _of_images(800) | changes)
-        for name, config, what, changes in (
-            ('detr', PLAIN, 'plain DETR', {}),
-            ('local', LOCAL, 'LocalDETR', {}),
-            ('local-no-jitter', LOCAL, '- jittered boxes', {'model.bbox_head.jitter': None}),
-            ('local-no-context', LOCAL, '- view beyond the box', {'model.bbox_head.view_scale': 1.0}),
-            ('local-one-layer', LOCAL, 'one decoder layer', {'model.bbox_head.num_decoder_layers': 1}),
+        Run(name, LOCAL, what, _of_images(800) | changes)
+        for name, what, changes in (
+            ('local', 'LocalDETR', {}),
+            ('local-no-jitter', '- jittered boxes', {'model.bbox_head.jitter': None}),
+            ('local-no-context', '- view beyond the box', {'model.bbox_head.view_scale': 1.0}),
+            ('local-one-layer', 'one decoder layer', {'model.bbox_head.num_decoder_layers': 1}),
         )
     ],
     'aids': [
         Run('detr', SMALL_PLAIN, 'plain DETR'),
         Run('aided', SMALL_AIDED, 'plain DETR with all that helps it'),
-        Run('aided-no-dense', SMALL_AIDED, '- dense head', NO_AIDS),
+        Run('aided-no-dense', SMALL_AIDED, '- dense head', NO_DENSE),
         Run('aided-no-points', SMALL_AIDED, '- reference points', NO_POINTS),
-        Run('aided-no-near', SMALL_AIDED, '- attention that starts near', {'model.neck.look_near': 0.0}),
+        Run('aided-no-near', SMALL_AIDED, '- attention that starts near', NOT_NEAR),
         Run('aided-long-waves', SMALL_AIDED, '- positions in short waves', LONG_WAVES),
         Run('aided-groups', SMALL_AIDED, '+ two groups of queries', GROUPS),
         Run('aided-denoising', SMALL_AIDED, '+ denoising queries', DENOISING),
+        # each alone: the network of the paper, at the rate of the aided one; the better start alone is aided-no-dense
+        Run('dense', SMALL_AIDED, 'dense head alone', PAPERS_START),
+        Run('groups', SMALL_AIDED, 'two groups of queries alone', PAPERS_START | NO_DENSE | GROUPS),
+        Run('denoising', SMALL_AIDED, 'denoising queries alone', PAPERS_START | NO_DENSE | DENOISING),
     ],
 }
 
