@@ -23,6 +23,27 @@ LONG_WAVES = {'model.neck.position_encoding.scale': 6.283185, 'model.neck.positi
 PAPERS_START = NO_POINTS | NOT_NEAR | LONG_WAVES
 GROUPS = {'model.training_aids.groups': dict(type='mmdet_detr_plugin.QueryGroups', num_groups=2)}
 DENOISING = {'model.training_aids.denoising': dict(type='mmdet_detr_plugin.DenoisingQueries', num_classes=80)}
+RATE = 'optim_wrapper.optimizer.lr'
+# as mmdet's configs for Faster R-CNN from scratch have it, with batch norm as in the backbone
+NORM_IN_FPN = {'model.neck.norm_cfg': dict(type='BN')}
+NORM_IN_HEAD = {
+    'model.roi_head.bbox_head.type': 'Shared4Conv1FCBBoxHead',
+    'model.roi_head.bbox_head.conv_out_channels': 128,
+    'model.roi_head.bbox_head.norm_cfg': dict(type='BN'),
+}
+FULL_SIZE = {
+    'model.neck.out_channels': 256,
+    'model.rpn_head.in_channels': 256,
+    'model.rpn_head.feat_channels': 256,
+    'model.roi_head.bbox_roi_extractor.out_channels': 256,
+    'model.roi_head.bbox_head.in_channels': 256,
+    'model.roi_head.bbox_head.fc_out_channels': 1024,
+    'model.train_cfg.rpn_proposal.nms_pre': 2000,
+    'model.train_cfg.rpn_proposal.max_per_img': 1000,
+    'model.train_cfg.rcnn.sampler.num': 512,
+    'model.test_cfg.rpn.nms_pre': 1000,
+    'model.test_cfg.rpn.max_per_img': 1000,
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +97,18 @@ PLANS = {
             ('local-no-jitter', '- jittered boxes', {'model.bbox_head.jitter': None}),
             ('local-no-context', '- view beyond the box', {'model.bbox_head.view_scale': 1.0}),
             ('local-one-layer', 'one decoder layer', {'model.bbox_head.num_decoder_layers': 1}),
+        )
+    ],
+    'baseline': [
+        Run(name, FASTER_RCNN, what, _of_images(800) | changes)
+        for name, what, changes in (
+            ('rate-0.01', 'Faster R-CNN, rate 0.01', {RATE: 0.01}),
+            ('rate-0.02', 'rate 0.02', {RATE: 0.02}),
+            ('rate-0.04', 'rate 0.04', {RATE: 0.04}),
+            ('norm-fpn', 'rate 0.02, batch norm in the FPN', {RATE: 0.02} | NORM_IN_FPN),
+            ('norm-all', 'rate 0.02, batch norm in FPN and head, four convolutions', {RATE: 0.02} | NORM_IN_FPN | NORM_IN_HEAD),
+            ('norm-all-0.04', 'the same, rate 0.04', {RATE: 0.04} | NORM_IN_FPN | NORM_IN_HEAD),
+            ('full-size', "rate 0.02, channels and proposals of mmdet's base config", {RATE: 0.02} | FULL_SIZE),
         )
     ],
     'aids': [
