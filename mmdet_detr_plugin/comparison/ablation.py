@@ -31,6 +31,7 @@ NORM_IN_HEAD = {
     'model.roi_head.bbox_head.conv_out_channels': 128,
     'model.roi_head.bbox_head.norm_cfg': dict(type='BN'),
 }
+ADAMW = {'optim_wrapper.optimizer': dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.05)}
 FULL_SIZE = {
     'model.neck.out_channels': 256,
     'model.rpn_head.in_channels': 256,
@@ -108,6 +109,7 @@ PLANS = {
             ('norm-fpn', 'rate 0.02, batch norm in the FPN', {RATE: 0.02} | NORM_IN_FPN),
             ('norm-all', 'rate 0.02, batch norm in FPN and head, four convolutions', {RATE: 0.02} | NORM_IN_FPN | NORM_IN_HEAD),
             ('norm-all-0.04', 'the same, rate 0.04', {RATE: 0.04} | NORM_IN_FPN | NORM_IN_HEAD),
+            ('norm-all-adamw', 'the same, AdamW at 1e-3', NORM_IN_FPN | NORM_IN_HEAD | ADAMW),
             ('full-size', "rate 0.02, channels and proposals of mmdet's base config", {RATE: 0.02} | FULL_SIZE),
         )
     ],
