@@ -107,6 +107,7 @@ PLANS = {
             ('rate-0.02', 'rate 0.02', {RATE: 0.02}),
             ('rate-0.04', 'rate 0.04', {RATE: 0.04}),
             ('norm-fpn', 'rate 0.02, batch norm in the FPN', {RATE: 0.02} | NORM_IN_FPN),
+            ('norm-fpn-adamw', 'the same, AdamW at 1e-3', NORM_IN_FPN | ADAMW),
             ('norm-all', 'rate 0.02, batch norm in FPN and head, four convolutions', {RATE: 0.02} | NORM_IN_FPN | NORM_IN_HEAD),
             ('norm-all-0.04', 'the same, rate 0.04', {RATE: 0.04} | NORM_IN_FPN | NORM_IN_HEAD),
             ('norm-all-adamw', 'the same, AdamW at 1e-3', NORM_IN_FPN | NORM_IN_HEAD | ADAMW),
