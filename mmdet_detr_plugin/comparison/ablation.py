@@ -23,7 +23,6 @@ LONG_WAVES = {'model.neck.position_encoding.scale': 6.283185, 'model.neck.positi
 PAPERS_START = NO_POINTS | NOT_NEAR | LONG_WAVES
 GROUPS = {'model.training_aids.groups': dict(type='mmdet_detr_plugin.QueryGroups', num_groups=2)}
 DENOISING = {'model.training_aids.denoising': dict(type='mmdet_detr_plugin.DenoisingQueries', num_classes=80)}
-RATE = 'optim_wrapper.optimizer.lr'
 # as mmdet's configs for Faster R-CNN from scratch have it, with batch norm as in the backbone
 NORM_IN_FPN = {'model.neck.norm_cfg': dict(type='BN')}
 NORM_IN_HEAD = {
@@ -31,7 +30,6 @@ NORM_IN_HEAD = {
     'model.roi_head.bbox_head.conv_out_channels': 128,
     'model.roi_head.bbox_head.norm_cfg': dict(type='BN'),
 }
-ADAMW = {'optim_wrapper.optimizer': dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.05)}
 FULL_SIZE = {
     'model.neck.out_channels': 256,
     'model.rpn_head.in_channels': 256,
@@ -65,8 +63,18 @@ class Run:
 
 
 PLAIN, LOCAL, FASTER_RCNN = (f'{name}_1xb4-10e_shapes' for name in ('detr_r18-half', 'local-detr_r18-half', 'faster-rcnn_r18-half_fpn'))
-SMALL_PLAIN, SMALL_AIDED = (f'{name}_r18-half_1xb2-12e_coco320' for name in ('detr', 'detr-aided'))
+SMALL_PLAIN, SMALL_AIDED, SMALL_FASTER_RCNN = (
+    f'{name}_1xb2-12e_coco320' for name in ('detr_r18-half', 'detr-aided_r18-half', 'faster-rcnn_r18-half_fpn')
+)
 ITERATIONS, BATCH_SIZE = 1000, 4  # of every training on shapes
+
+
+def _sgd(rate: float) -> dict:
+    return {'optim_wrapper.optimizer': dict(_delete_=True, type='SGD', lr=rate, momentum=0.9, weight_decay=1e-4)}
+
+
+def _adamw(rate: float) -> dict:
+    return {'optim_wrapper.optimizer': dict(_delete_=True, type='AdamW', lr=rate, weight_decay=0.05)}
 
 
 def _of_images(number: int) -> dict:
@@ -103,15 +111,36 @@ PLANS = {
     'baseline': [
         Run(name, FASTER_RCNN, what, _of_images(800) | changes)
         for name, what, changes in (
-            ('rate-0.01', 'Faster R-CNN, rate 0.01', {RATE: 0.01}),
-            ('rate-0.02', 'rate 0.02', {RATE: 0.02}),
-            ('rate-0.04', 'rate 0.04', {RATE: 0.04}),
-            ('norm-fpn', 'rate 0.02, batch norm in the FPN', {RATE: 0.02} | NORM_IN_FPN),
-            ('norm-fpn-adamw', 'the same, AdamW at 1e-3', NORM_IN_FPN | ADAMW),
-            ('norm-all', 'rate 0.02, batch norm in FPN and head, four convolutions', {RATE: 0.02} | NORM_IN_FPN | NORM_IN_HEAD),
-            ('norm-all-0.04', 'the same, rate 0.04', {RATE: 0.04} | NORM_IN_FPN | NORM_IN_HEAD),
-            ('norm-all-adamw', 'the same, AdamW at 1e-3', NORM_IN_FPN | NORM_IN_HEAD | ADAMW),
-            ('full-size', "rate 0.02, channels and proposals of mmdet's base config", {RATE: 0.02} | FULL_SIZE),
+            ('sgd-0.01', 'SGD at 0.01', _sgd(0.01)),
+            ('sgd-0.02', 'SGD at 0.02', _sgd(0.02)),
+            ('sgd-0.04', 'SGD at 0.04', _sgd(0.04)),
+            ('sgd-0.02-norm-fpn', 'SGD at 0.02, batch norm in the FPN', _sgd(0.02) | NORM_IN_FPN),
+            ('sgd-0.02-norm-all', 'SGD at 0.02, batch norm in FPN and head, four convolutions', _sgd(0.02) | NORM_IN_FPN | NORM_IN_HEAD),
+            ('adamw-1e-3', 'AdamW at 1e-3', _adamw(1e-3)),
+            ('adamw-5e-4-norm-fpn', 'AdamW at 5e-4, batch norm in the FPN', _adamw(5e-4) | NORM_IN_FPN),
+            ('adamw-1e-3-norm-fpn', 'AdamW at 1e-3, batch norm in the FPN', _adamw(1e-3) | NORM_IN_FPN),
+            ('adamw-2e-3-norm-fpn', 'AdamW at 2e-3, batch norm in the FPN', _adamw(2e-3) | NORM_IN_FPN),
+            (
+                'adamw-1e-3-norm-all',
+                'AdamW at 1e-3, batch norm in FPN and head, four convolutions',
+                _adamw(1e-3) | NORM_IN_FPN | NORM_IN_HEAD,
+            ),
+            (
+                'adamw-1e-3-full-size',
+                "AdamW at 1e-3, channels and proposals of mmdet's base config",
+                _adamw(1e-3) | NORM_IN_FPN | FULL_SIZE,
+            ),
+        )
+    ],
+    'baseline-data': [
+        Run(name, SMALL_FASTER_RCNN, what, changes)
+        for name, what, changes in (
+            ('sgd-0.005', 'SGD at 0.005', _sgd(0.005)),
+            ('sgd-0.01', 'SGD at 0.01', _sgd(0.01)),
+            ('sgd-0.02', 'SGD at 0.02', _sgd(0.02)),
+            ('adamw-2e-4-norm-fpn', 'AdamW at 2e-4, batch norm in the FPN', _adamw(2e-4) | NORM_IN_FPN),
+            ('adamw-5e-4-norm-fpn', 'AdamW at 5e-4, batch norm in the FPN', _adamw(5e-4) | NORM_IN_FPN),
+            ('adamw-1e-3-norm-fpn', 'AdamW at 1e-3, batch norm in the FPN', _adamw(1e-3) | NORM_IN_FPN),
         )
     ],
     'aids': [
@@ -131,9 +160,12 @@ PLANS = {
 }
 
 
+OWN_DATA = ('aids', 'baseline-data')  # plans on a data set of one's own
+
+
 def results_folder(plan: str) -> Path:
     """Where the results of a plan are kept in the repository."""
-    return configs_folder() / ('small' if plan == 'aids' else 'shapes') / 'results' / plan
+    return configs_folder() / ('small' if plan in OWN_DATA else 'shapes') / 'results' / plan
 
 
 def run_plan(
