@@ -1,6 +1,6 @@
 """What helps a DETR on little data, and what it costs: short trainings that differ in one thing each.
 
-    python tools/ablate.py images|parts|baseline|aids|baseline-data [--runs NAME ...] [--seeds N ...] [--epochs N] [--data DIR] [--out DIR] [--work-dir DIR]
+    python tools/ablate.py PLAN [--runs NAME ...] [--seeds N ...] [--epochs N] [--data DIR] [--out DIR] [--work-dir DIR]
 
 images: plain DETR, LocalDETR and Faster R-CNN on 50 to 800 images of the shapes data, the same number of iterations.
 parts: LocalDETR without some of its parts, on the same data.
