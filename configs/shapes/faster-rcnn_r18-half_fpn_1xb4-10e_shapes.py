@@ -5,5 +5,5 @@ model = dict(
     neck=dict(in_channels=[32, 64, 128, 256]),
     roi_head=dict(bbox_head=dict(num_classes=4)),
 )
-# the best of 0.01, 0.02 and 0.04 on this data
-optim_wrapper = dict(optimizer=dict(lr=0.02))
+# the best of five rates on this data
+optim_wrapper = dict(optimizer=dict(lr=2e-3))

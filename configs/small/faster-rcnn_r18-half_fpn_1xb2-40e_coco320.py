@@ -1,3 +1,5 @@
 _base_ = ['../_base_/models/faster-rcnn_r18_fpn_scratch.py', '../_base_/datasets/coco_320.py', '../_base_/schedules/schedule_40e_small.py']
 
 model = dict(backbone=dict(base_channels=32, stem_channels=32), neck=dict(in_channels=[32, 64, 128, 256]))
+# for batches of two images
+optim_wrapper = dict(optimizer=dict(lr=5e-4))

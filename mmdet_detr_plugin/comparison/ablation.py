@@ -23,9 +23,8 @@ LONG_WAVES = {'model.neck.position_encoding.scale': 6.283185, 'model.neck.positi
 PAPERS_START = NO_POINTS | NOT_NEAR | LONG_WAVES
 GROUPS = {'model.training_aids.groups': dict(type='mmdet_detr_plugin.QueryGroups', num_groups=2)}
 DENOISING = {'model.training_aids.denoising': dict(type='mmdet_detr_plugin.DenoisingQueries', num_classes=80)}
-# as mmdet's configs for Faster R-CNN from scratch have it, with batch norm as in the backbone
-NORM_IN_FPN = {'model.neck.norm_cfg': dict(type='BN')}
-NORM_IN_HEAD = {
+NO_NORM = {'model.neck.norm_cfg': None}
+FOUR_CONVS = {  # the head of mmdet's configs for Faster R-CNN from scratch, with batch norm as in the backbone
     'model.roi_head.bbox_head.type': 'Shared4Conv1FCBBoxHead',
     'model.roi_head.bbox_head.conv_out_channels': 128,
     'model.roi_head.bbox_head.norm_cfg': dict(type='BN'),
@@ -111,36 +110,20 @@ PLANS = {
     'baseline': [
         Run(name, FASTER_RCNN, what, _of_images(800) | changes)
         for name, what, changes in (
-            ('sgd-0.01', 'SGD at 0.01', _sgd(0.01)),
-            ('sgd-0.02', 'SGD at 0.02', _sgd(0.02)),
-            ('sgd-0.04', 'SGD at 0.04', _sgd(0.04)),
-            ('sgd-0.02-norm-fpn', 'SGD at 0.02, norm in the FPN', _sgd(0.02) | NORM_IN_FPN),
-            ('sgd-0.02-norm-all', 'SGD at 0.02, four convolutions and norm in the head', _sgd(0.02) | NORM_IN_FPN | NORM_IN_HEAD),
-            ('adamw-1e-3', 'AdamW at 1e-3', _adamw(1e-3)),
-            ('adamw-5e-4-norm-fpn', 'AdamW at 5e-4, norm in the FPN', _adamw(5e-4) | NORM_IN_FPN),
-            ('adamw-1e-3-norm-fpn', 'AdamW at 1e-3, norm in the FPN', _adamw(1e-3) | NORM_IN_FPN),
-            ('adamw-2e-3-norm-fpn', 'AdamW at 2e-3, norm in the FPN', _adamw(2e-3) | NORM_IN_FPN),
-            (
-                'adamw-1e-3-norm-all',
-                'AdamW at 1e-3, four convolutions and norm in the head',
-                _adamw(1e-3) | NORM_IN_FPN | NORM_IN_HEAD,
-            ),
-            (
-                'adamw-1e-3-full-size',
-                "AdamW at 1e-3, size of mmdet's base config",
-                _adamw(1e-3) | NORM_IN_FPN | FULL_SIZE,
-            ),
+            *((f'sgd-{rate}', f'SGD at {rate}', _sgd(rate)) for rate in (0.01, 0.02, 0.04)),
+            *((f'adamw-{rate}', f'AdamW at {rate}', _adamw(rate)) for rate in (0.0005, 0.001, 0.002, 0.004)),
+            ('sgd-no-norm', 'SGD at 0.02, no norm in the FPN', _sgd(0.02) | NO_NORM),
+            ('adamw-no-norm', 'AdamW at 0.001, no norm in the FPN', _adamw(0.001) | NO_NORM),
+            ('sgd-four-convs', 'SGD at 0.02, four convolutions with norm in the head', _sgd(0.02) | FOUR_CONVS),
+            ('adamw-four-convs', 'AdamW at 0.001, four convolutions with norm in the head', _adamw(0.001) | FOUR_CONVS),
+            ('adamw-full-size', "AdamW at 0.001, channels and proposals of mmdet's base config", _adamw(0.001) | FULL_SIZE),
         )
     ],
     'baseline-data': [
         Run(name, SMALL_FASTER_RCNN, what, changes)
         for name, what, changes in (
-            ('sgd-0.005', 'SGD at 0.005', _sgd(0.005)),
-            ('sgd-0.01', 'SGD at 0.01', _sgd(0.01)),
-            ('sgd-0.02', 'SGD at 0.02', _sgd(0.02)),
-            ('adamw-2e-4-norm-fpn', 'AdamW at 2e-4, norm in the FPN', _adamw(2e-4) | NORM_IN_FPN),
-            ('adamw-5e-4-norm-fpn', 'AdamW at 5e-4, norm in the FPN', _adamw(5e-4) | NORM_IN_FPN),
-            ('adamw-1e-3-norm-fpn', 'AdamW at 1e-3, norm in the FPN', _adamw(1e-3) | NORM_IN_FPN),
+            *((f'sgd-{rate}', f'SGD at {rate}', _sgd(rate)) for rate in (0.005, 0.01, 0.02)),
+            *((f'adamw-{rate}', f'AdamW at {rate}', _adamw(rate)) for rate in (0.00025, 0.0005, 0.001)),
         )
     ],
     'aids': [
