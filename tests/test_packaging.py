@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 import mmdet_detr_plugin
@@ -105,9 +106,8 @@ def test_wheel_in_a_new_environment_with_mim(wheel, tmp_path):
 
     Takes a minute, more where pip has to download. mmcv's wheel is the one that tools/setup_env.sh has built.
     """
-    built = sorted(Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')).glob('mmdet_detr_plugin/mmcv2.1.0-*/mmcv-*.whl'))
-    tag = f'cp{sys.version_info[0]}{sys.version_info[1]}'
-    built = [path for path in built if tag in path.name]
+    cache, tag = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')), f'py{sys.version_info[0]}{sys.version_info[1]}'
+    built = sorted(cache.glob(f'mmdet_detr_plugin/mmcv2.1.0-*-{tag}-torch{torch.__version__}-*/mmcv-*.whl'))
     if not built:
         pytest.skip('needs the mmcv wheel that tools/setup_env.sh builds')
     environ = {key: value for key, value in os.environ.items() if key not in ('PYTHONPATH', 'VIRTUAL_ENV')} | {'PYTHONWARNINGS': 'ignore'}

@@ -12,4 +12,4 @@ model = dict(
     panoptic_fusion_head=dict(num_things_classes=4, num_stuff_classes=3),
 )
 # that of Faster R-CNN on this data
-optim_wrapper = dict(optimizer=dict(lr=0.02))
+optim_wrapper = dict(optimizer=dict(lr=2e-3))

@@ -15,7 +15,7 @@ from ..conftest import ROOT
 
 
 def ablate(tmp_path, *args) -> str:
-    command = [sys.executable, str(ROOT / 'tools/ablate.py'), 'parts', '--out', 'results', '--work-dir', 'work', *args]
+    command = [sys.executable, str(ROOT / 'tools/ablate.py'), 'images', '--out', 'results', '--work-dir', 'work', *args]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -25,18 +25,18 @@ def test_local_detr_beats_plain_detr_by_far(tmp_path):
     """Two epochs of 400 images, evaluated on 50 others; about 80 seconds. Results are kept and not made again."""
     write_split(tmp_path / 'shapes', seed=0, split='train', count=400)
     write_split(tmp_path / 'shapes', seed=0, split='test', count=50)
-    args = ('--runs', 'detr', 'local', '--epochs', '2', '--data', 'shapes')
+    args = ('--runs', 'detr-400', 'local-400', '--epochs', '2', '--data', 'shapes')
     first = ablate(tmp_path, *args)
-    plain, local = (json.loads((tmp_path / 'results' / f'{name}-seed0.json').read_text()) for name in ('detr', 'local'))
+    plain, local = (json.loads((tmp_path / 'results' / f'{name}-seed0.json').read_text()) for name in ('detr-400', 'local-400'))
     print(plain['metrics'], local['metrics'])
     assert local['metrics']['mAP'] > 0.02 and local['metrics']['mAP'] > 20 * plain['metrics']['mAP']
     assert local['seed'] == 0 and local['seconds_per_epoch'] > 0 and local['machine']['torch']
     with pytest.raises(AssertionError, match='was made with'):
         ablate(tmp_path, *args[:3], '--epochs', '1', '--data', 'shapes')
-    made = (tmp_path / 'results' / 'local-seed0.json').stat().st_mtime_ns
+    made = (tmp_path / 'results' / 'local-400-seed0.json').stat().st_mtime_ns
     assert ablate(tmp_path, *args) == first
-    assert (tmp_path / 'results' / 'local-seed0.json').stat().st_mtime_ns == made
-    assert '| plain DETR | 0.0' in first and '| LocalDETR | 0.' in first
+    assert (tmp_path / 'results' / 'local-400-seed0.json').stat().st_mtime_ns == made
+    assert '| plain DETR, 400 images | 0.0' in first and '| LocalDETR, 400 images | 0.' in first
 
 
 def test_aids_are_measured_on_a_data_set_of_ones_own(tmp_path):
