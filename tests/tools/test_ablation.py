@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import pytest
+from mmdet.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 
 from mmdet_detr_plugin.comparison.ablation import PLANS, Run, run_plan
-from mmdet_detr_plugin.config_files import config_path
+from mmdet_detr_plugin.config_files import config_path, flat
 from mmdet_detr_plugin.datasets.shapes import write_split
 
 from ..conftest import ROOT
@@ -51,6 +53,18 @@ def test_aids_are_measured_on_a_data_set_of_ones_own(tmp_path):
         run_plan([run], tmp_path / 'results', tmp_path / 'work', say=lambda text: None)
     with pytest.raises(FileNotFoundError, match='nowhere'):
         run_plan([run], tmp_path / 'other', tmp_path / 'work', data=tmp_path / 'nowhere', say=lambda text: None)
+
+
+@pytest.mark.parametrize('plan', PLANS)
+def test_every_run_builds(plan):
+    """A name that is misspelt would add a key that no class takes."""
+    assert len({run.name for run in PLANS[plan]}) == len(PLANS[plan])
+    for run in PLANS[plan]:
+        cfg = Config.fromfile(config_path(run.config))
+        cfg.merge_from_dict(flat(run.options))
+        wrapper = build_optim_wrapper(MODELS.build(cfg.model), cfg.optim_wrapper)
+        for scheduler in cfg.param_scheduler:
+            PARAM_SCHEDULERS.build(scheduler, default_args=dict(optimizer=wrapper))
 
 
 def test_failed_run_leaves_no_result_and_says_why(tmp_path):
