@@ -13,7 +13,7 @@ from ..builders import make_batch
 from ..conftest import ROOT
 
 CONFIGS = ('detr_r18-half_1xb4-10e_shapes', 'local-detr_r18-half_1xb4-10e_shapes', 'faster-rcnn_r18-half_fpn_1xb4-10e_shapes')
-# Which locations LocalDETR selects and which regions Faster R-CNN proposes can change with the last digit; these losses do not depend on it.
+# Which locations LocalDETR selects and which regions Faster R-CNN proposes can change with the last digit; these losses do not hang on it.
 COMPARED = {
     'detr': ('loss_cls', 'loss_bbox'),
     'local-detr': ('dense.loss_cls', 'dense.loss_iou'),
