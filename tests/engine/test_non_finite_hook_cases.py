@@ -242,6 +242,7 @@ def train_rank(rank: int, folder: str) -> None:
         except Exception as error:
             message = f'{type(error).__name__}: {error}'
         Path(f'{folder}/{name}_{rank}').write_text(message)
+    torch.distributed.barrier()  # a rank that leaves while the other still talks to it can be aborted by gloo's threads
     torch.distributed.destroy_process_group()
 
 
