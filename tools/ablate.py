@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument('--runs', nargs='+', metavar='NAME', help='default: all')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], metavar='N')
     parser.add_argument('--epochs', type=int, help="default: the configs'; drops of the rate stay where they are")
-    parser.add_argument('--data', type=Path, help='folder of the shapes (default: data/shapes), or your own')
+    parser.add_argument('--data', type=Path, help='folder of the shapes (default: data/shapes); of aids and baseline-data: your own')
     parser.add_argument('--out', type=Path, help='folder of the results')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablation'))
     args = parser.parse_args()

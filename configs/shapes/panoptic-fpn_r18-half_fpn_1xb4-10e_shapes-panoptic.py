@@ -11,5 +11,5 @@ model = dict(
     semantic_head=dict(num_things_classes=4, num_stuff_classes=3),
     panoptic_fusion_head=dict(num_things_classes=4, num_stuff_classes=3),
 )
-# that of Faster R-CNN on this data
+# that of Faster R-CNN on this data; others have not been tried
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
