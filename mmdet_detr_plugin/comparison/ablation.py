@@ -1,5 +1,7 @@
 """Short trainings that differ in one thing each: what helps, what does not, what it costs. What ``tools/ablate.py`` runs."""
 
+import copy
+import hashlib
 import json
 import subprocess
 import sys
@@ -131,12 +133,16 @@ PLANS = {
         Run('detr', SMALL_PLAIN, 'plain DETR'),
         Run('aided', SMALL_AIDED, 'plain DETR with all that helps it'),
         Run('aided-no-dense', SMALL_AIDED, '- dense head', NO_DENSE),
-        Run('aided-no-points', SMALL_AIDED, '- reference points', NO_POINTS),
+        Run('aided-no-points', SMALL_AIDED, '- reference points and boxes that start at them', NO_POINTS),
         Run('aided-no-near', SMALL_AIDED, '- attention that starts near', NOT_NEAR),
         Run('aided-long-waves', SMALL_AIDED, '- positions in short waves', LONG_WAVES),
+        Run('aided-learned-points', SMALL_AIDED, 'reference points that are learned', {'model.neck.reference_points': 'learned'}),
         Run('aided-groups', SMALL_AIDED, '+ two groups of queries', GROUPS),
         Run('aided-denoising', SMALL_AIDED, '+ denoising queries', DENOISING),
-        # each alone: the network of the paper, at the rate of the aided one; the better start alone is aided-no-dense
+        # each alone: the network of the paper, at the rate and clipping of the aided one; the better start alone is aided-no-dense
+        Run('none', SMALL_AIDED, 'plain DETR at the rate and clipping of the others', PAPERS_START | NO_DENSE),
+        Run('points', SMALL_AIDED, 'reference points and boxes that start at them alone', NO_DENSE | NOT_NEAR | LONG_WAVES),
+        Run('waves', SMALL_AIDED, 'positions in short waves alone', NO_DENSE | NO_POINTS | NOT_NEAR),
         Run('dense', SMALL_AIDED, 'dense head alone', PAPERS_START),
         Run('groups', SMALL_AIDED, 'two groups of queries alone', PAPERS_START | NO_DENSE | GROUPS),
         Run('denoising', SMALL_AIDED, 'denoising queries alone', PAPERS_START | NO_DENSE | DENOISING),
@@ -175,12 +181,14 @@ def run_plan(
     Raises:
         RuntimeError: when a training fails, with the end of its output.
         FileNotFoundError, ValueError: for data that cannot be read.
-        ValueError: when a result was made with other options or data, or a training has logged no evaluation.
+        ValueError: when a result or a training to go on with was made with other options or data, or has logged no evaluation.
     """
     results, common = [], dict(options or {})
     if data is not None:
-        common |= dict(data=data.resolve().name)
+        name = data.resolve().name
         data, _ = converted_folder(data, work_dir)
+        content = json.loads((data / 'annotations' / 'train.json').read_text())
+        common |= dict(data=name, train_images=len(content['images']), train_objects=len(content['annotations']))
     for run in runs:
         for seed in seeds:
             path = out / f'{run.name}-seed{seed}.json'
@@ -189,13 +197,20 @@ def run_plan(
                 out.mkdir(parents=True, exist_ok=True)
                 write_json(path, _train(run, seed, work_dir / f'{run.name}-seed{seed}', options or {}, data) | dict(common=common))
             result = json.loads(path.read_text())
-            if result['common'] != common:
-                raise ValueError(
-                    f'{path} was made with {result["common"] or "the settings of the configs"}, this run has '
-                    f'{common or "those of the configs"}; write to another folder (--out)'
-                )
+            _check_made_alike(path, result, run, common)
             results.append(result)
     return results
+
+
+def _check_made_alike(path: Path, result: dict, run: Run, common: dict) -> None:
+    """A result that is kept must be that of this run."""
+    asked = json.loads(json.dumps(dict(config=run.config, options=run.options, common=common)))  # tuples are lists in the file
+    for key, value in asked.items():
+        if result[key] != value:
+            raise ValueError(
+                f'{path} was made with {result[key] or "the settings of the configs"}, this run has {value or "those of the configs"}; '
+                'write to another folder (--out), or remove that file to train again'
+            )
 
 
 def _train(run: Run, seed: int, work_dir: Path, options: dict, data: Path | None) -> dict:
@@ -208,6 +223,7 @@ def _train(run: Run, seed: int, work_dir: Path, options: dict, data: Path | None
         Path(config).write_text(text)
         num_classes = len(Config.fromfile(config).metainfo.classes)
         values |= {key: num_classes for key in values if key.endswith('.num_classes')}
+    _claim(work_dir, config, values, data)
     command = [sys.executable, '-W', 'ignore', str(mmdet_train_script()), config, '--work-dir', str(work_dir), '--resume']
     command += ['--cfg-options', *(f'{key}={value}' for key, value in values.items())]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -224,6 +240,24 @@ def _train(run: Run, seed: int, work_dir: Path, options: dict, data: Path | None
         seconds_per_epoch=round(seconds_per_epoch(work_dir), 1),
         machine=machine('cuda' if torch.cuda.is_available() else 'cpu'),
     )
+
+
+def _claim(work_dir: Path, config: str, values: dict, data: Path | None) -> None:
+    """Note what a folder's training is of, so that nothing else is ever taken for its beginning."""
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(copy.deepcopy(values))
+    asked = dict(config=cfg.pretty_text)
+    if data is not None:
+        asked |= dict(annotations=hashlib.sha256((data / 'annotations' / 'train.json').read_bytes()).hexdigest())
+    note = work_dir / 'training_of.json'
+    of_this = json.loads(note.read_text()) == asked if note.is_file() else not (work_dir / 'last_checkpoint').is_file()
+    if not of_this:
+        raise ValueError(
+            f'{work_dir} holds a training with other settings or data; expected one of this run, to go on with. Take another folder '
+            '(--work-dir), or remove that one'
+        )
+    work_dir.mkdir(parents=True, exist_ok=True)
+    write_json(note, asked)
 
 
 def table(results: Sequence[dict]) -> str:
