@@ -161,7 +161,7 @@ def _hooks(model: nn.Module, record: AttentionRecord) -> Iterator:
             encoder=[layer.self_attn for layer in model.neck.encoder.layers],
             queries=[layer.self_attn for layer in model.bbox_head.layers],
         )
-        yield model.neck.input_projs[-1].register_forward_hook(partial(_keep_map_size, record))
+        yield model.neck.input_projs[-1].conv.register_forward_hook(partial(_keep_map_size, record))
         yield model.bbox_head.register_forward_hook(partial(_keep_local_outputs, record))
         record.regions = [None] * len(model.bbox_head.layers)
         for index, layer in enumerate(model.bbox_head.layers):

@@ -16,9 +16,11 @@ from ...devices import at_least_float32, integers, to_device
 from ..set_criterion import average_over_ranks
 from ..targets import Targets
 from .box_attention import level_of_boxes
+from .masked_convs import blank, normalise
 
 RADIUS = 1.5  # cells around an object's centre that learn it, along each axis
 CELLS_OF_OBJECT = 4  # along a side, about; decides the level
+HALF_A_CELL = 0.501  # a centre on the border between two cells is in both, however it is rounded
 MAX_LOG_DISTANCE = 8.0  # in cells, before exp
 
 
@@ -34,10 +36,10 @@ class Tower(nn.Module):
         for conv in self.convs:
             nn.init.kaiming_normal_(conv.weight, nonlinearity='relu')
 
-    def forward(self, x: Tensor, level: int) -> Tensor:
+    def forward(self, x: Tensor, level: int, padding_mask: Tensor | None) -> Tensor:
         """(B, D, h, w) -> (B, D, h, w)."""
         for conv, norm in zip(self.convs, self.norms[level], strict=True):
-            x = F.relu(norm(conv(x)))
+            x = blank(F.relu(normalise(norm, conv(x), padding_mask)), padding_mask)
         return x
 
 
@@ -66,14 +68,20 @@ class DenseHead(BaseModule):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.constant_(conv.bias, bias)
 
-    def forward(self, memory: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """(B, D, h, w) of each level -> class logits (B, K, h, w) of each level, and boxes of all cells (B, N, 4), xyxy, as fractions of
-        the memory's sides.
+    def forward(self, memory: Sequence[Tensor], padding_masks: Sequence[Tensor | None]) -> tuple[list[Tensor], Tensor]:
+        """What every cell claims.
+
+        Args:
+            memory: (B, D, h, w) of each level, 0 in padded cells.
+            padding_masks: (B, h, w) of each level, True = padding; None where nothing is padded.
+
+        Returns:
+            Class logits (B, K, h, w) of each level, and boxes of all cells (B, N, 4), xyxy, as fractions of the memory's sides.
         """
         logits, boxes = [], []
-        for number, level in enumerate(memory):
-            logits.append(self.conv_cls(self.cls_tower(level, number)))
-            log_distances = at_least_float32(self.conv_box(self.box_tower(level, number)))
+        for number, (level, mask) in enumerate(zip(memory, padding_masks, strict=True)):
+            logits.append(self.conv_cls(self.cls_tower(level, number, mask)))
+            log_distances = at_least_float32(self.conv_box(self.box_tower(level, number, mask)))
             height, width = level.shape[-2:]
             sides = integers((width, height, width, height), level.device).to(log_distances.dtype)
             distances = log_distances.clamp(max=MAX_LOG_DISTANCE).exp().flatten(2).transpose(1, 2)  # (B, h * w, 4), in cells
@@ -81,13 +89,16 @@ class DenseHead(BaseModule):
             boxes.append((centres + torch.cat((-distances[..., :2], distances[..., 2:]), dim=-1)) / sides)
         return logits, torch.cat(boxes, dim=1)
 
-    def loss(self, logits: Sequence[Tensor], boxes: Tensor, targets: Targets, scale: Tensor) -> dict[str, Tensor]:
-        """Quality focal loss (Li et al. 2020) of the scores, and GIoU of the boxes.
+    def loss(
+        self, logits: Sequence[Tensor], boxes: Tensor, targets: Targets, scale: Tensor, padding_masks: Sequence[Tensor | None]
+    ) -> dict[str, Tensor]:
+        """Quality focal loss (Li et al. 2020) of the scores, and GIoU of the boxes; of valid cells.
 
         Args:
             logits: (B, K, h, w) of each level.
             boxes: (B, N, 4), xyxy as fractions of the memory's sides.
             scale: (B, 1, 4), sides of the images as fractions of the memory's.
+            padding_masks: as in ``forward``.
         """
         shapes = [tuple(level.shape[-2:]) for level in logits]
         flat = at_least_float32(torch.cat([level.flatten(2) for level in logits], dim=2).transpose(1, 2))  # (B, N, K)
@@ -98,6 +109,9 @@ class DenseHead(BaseModule):
         wanted = objects.gather(1, which[..., None].expand(-1, -1, 4)) if has_objects else boxes.detach()  # of every cell, to wait for none
         target = F.one_hot(labels, self.num_classes) * quality[..., None]
         focal = (target - flat.detach().sigmoid()).square()
+        if padding_masks[0] is not None:
+            padding = torch.cat([mask.flatten(1) for mask in padding_masks], dim=1)
+            focal, quality = focal.masked_fill(padding[..., None], 0), quality.masked_fill(padding, 0)
         norm = average_over_ranks(quality.sum())
         loss_cls = F.binary_cross_entropy_with_logits(flat, target, focal, reduction='sum') / norm
         loss_box = (quality * (1 - aligned_giou(boxes, cxcywh_to_xyxy(wanted)))).sum() / norm
@@ -126,7 +140,7 @@ def assign(objects: Tensor, counts: Sequence[int], shapes: Sequence[tuple[int, i
     level_of_cell = to_device(torch.arange(len(shapes)).repeat_interleave(numbers), device)  # (N,)
     offset = (centres[None, :, None] - objects[:, None, :, :2]).abs() * sizes[level_of_cell][None, :, None]  # (B, N, T, 2), in cells
     half = 0.5 * objects[:, None, :, 2:] * sizes[level_of_cell][None, :, None]
-    is_near = (offset <= torch.minimum(half, torch.full_like(half, RADIUS)).clamp(min=0.5)).all(-1)
+    is_near = (offset <= torch.minimum(half, torch.full_like(half, RADIUS)).clamp(min=HALF_A_CELL)).all(-1)
     is_level = level_of_boxes(objects, shapes, CELLS_OF_OBJECT)[:, None] == level_of_cell[:, None]  # (B, N, T)
     exists = torch.arange(num_slots) < torch.tensor(counts)[:, None]
     target = torch.exp(-0.5 * offset.square().sum(-1)) * (is_near & is_level & to_device(exists, device)[:, None])

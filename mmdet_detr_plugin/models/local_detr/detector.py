@@ -24,7 +24,7 @@ class LocalDETR(SetDetector):
         feats = self.backbone(batch_inputs)
         masks = [feature_padding_mask(img_shapes, (height, width), feat.shape[-2:], feat.device) for feat in feats]
         scale = torch.tensor([[[w / width, h / height] * 2] for h, w in img_shapes])
-        return self.neck(feats, masks[-1]), View(to_device(scale, feats[0].device), masks)
+        return self.neck(feats, masks), View(to_device(scale, feats[0].device), masks)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses by name; mmengine sums them."""
@@ -56,4 +56,4 @@ class LocalDETR(SetDetector):
         feats = self.backbone(batch_inputs)
         masks = [padding_mask_of_sizes(sizes, (height, width), feat.shape[-2:]) for feat in feats]
         scale = (sizes.flip(1) / integers((width, height), sizes.device)).repeat(1, 2)[:, None]  # (B, 1, 4)
-        return self.neck(feats, masks[-1]), View(scale, masks)
+        return self.neck(feats, masks), View(scale, masks)

@@ -20,6 +20,7 @@ from ..fused_linear import apply_linear
 from ..hungarian_assigner import HungarianAssigner, Pairs
 from ..parts import build_task_util, check_counts
 from ..position_encoding import SinePositionEncoding
+from ..queries import group_mask
 from ..set_criterion import average_over_ranks, box_losses, by_layer
 from ..targets import Targets, collate_targets
 from ..training_aids.jittered_boxes import JitteredQueries
@@ -40,6 +41,8 @@ ASSIGNER = dict(
         dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0),
     ],
 )
+
+NOTHING = -20.0  # the logits of queries from padding
 
 # Boxes are seen on a level this much finer than their points: where an object ends shows in fine cells, and what it is in all of them.
 CELLS_PER_POINT = 3
@@ -182,18 +185,31 @@ class LocalDETRHead(BaseModule):
             view: where the images lie in the batch.
             extra: boxes that go through the decoder beside the selected ones, in training.
         """
-        dense = self.dense_head(memory[-self.num_dense_levels :])
+        dense = self.dense_head(memory[-self.num_dense_levels :], view.padding_masks[-self.num_dense_levels :])
         scores = [logits.detach().float().sigmoid().amax(1, keepdim=True) for logits in dense[0]]
-        selected = select_locations(scores, view.padding_masks[-self.num_dense_levels :], self.num_queries)
+        selected, is_used = select_locations(scores, view.padding_masks[-self.num_dense_levels :], self.num_queries)
         boxes = dense[1].detach().gather(1, selected[..., None].expand(-1, -1, 4))  # (B, N, 4) -> (B, Q, 4)
         boxes = xyxy_to_cxcywh(boxes) / view.scale
         best = torch.cat([score.flatten(1) for score in scores], dim=1).gather(1, selected)  # (B, Q)
-        attend_mask = None
+        if is_used is not None:  # queries from padding, in images of fewer cells than queries, are nothing, and nobody sees them
+            boxes, best = boxes * is_used[..., None], best * is_used
+        attend_mask = self._attend_mask(is_used, extra, boxes.shape[1])
         if extra is not None:
-            attend_mask = extra.attend_mask(boxes.shape[1])
             boxes = torch.cat((boxes, extra.boxes_cxcywh_norm), dim=1)
             best = torch.cat((best, best.new_zeros(extra.boxes_cxcywh_norm.shape[:2])), dim=1)
-        return Outputs(*self._decode(memory, boxes, best, view, attend_mask), dense, selected.shape[1])
+        logits, boxes, hidden_states = self._decode(memory, boxes, best, view, attend_mask)
+        if is_used is not None:
+            is_nothing = F.pad(~is_used, (0, logits.shape[2] - selected.shape[1]))[None, ..., None]
+            logits, boxes = logits.masked_fill(is_nothing, NOTHING), boxes.masked_fill(is_nothing, 0)
+        return Outputs(logits, boxes, hidden_states, dense, selected.shape[1])
+
+    def _attend_mask(self, is_used: Tensor | None, extra: JitteredQueries | None, num_selected: int) -> Tensor | None:
+        """(B, 1, Q, Q), True = may be attended to, of the selected queries that are used and the extra ones; None = everything may."""
+        if is_used is None:
+            return None if extra is None else extra.attend_mask(num_selected)
+        if extra is not None:
+            return extra.attend_mask(num_selected, is_used)
+        return group_mask(is_used.new_zeros(num_selected, dtype=torch.long), is_used)
 
     def _decode(
         self, memory: Sequence[Tensor], boxes: Tensor, scores: Tensor, view: View, attend_mask: Tensor | None
@@ -202,6 +218,8 @@ class LocalDETRHead(BaseModule):
         shapes = [tuple(level.shape[-2:]) for level in memory]
         tokens = torch.cat([level.flatten(2) for level in memory], dim=2).transpose(1, 2)  # (B, N, D)
         values = apply_linear(self.value_proj, tokens)
+        if view.padding_masks[0] is not None:  # as beyond the memory
+            values = values.masked_fill(torch.cat([mask.flatten(1) for mask in view.padding_masks], dim=1)[..., None], 0)
         x, all_logits, all_boxes = None, [], []
         for layer in self.layers:
             boxes = boxes.detach()
@@ -235,7 +253,9 @@ class LocalDETRHead(BaseModule):
         targets = collate_targets(gt_instances, img_metas, self.num_classes)
         extra = self.jitter(targets, img_metas) if self.jitter is not None else None
         outputs = self(memory, view, extra)
-        losses = {f'dense.{key}': value for key, value in self.dense_head.loss(*outputs.dense, targets, view.scale).items()}
+        masks = view.padding_masks[-self.num_dense_levels :]
+        dense = self.dense_head.loss(*outputs.dense, targets, view.scale, masks)
+        losses = {f'dense.{key}': value for key, value in dense.items()}
         num_objects = average_over_ranks(outputs.boxes.new_full((), targets.num_objects))
         logits, boxes = outputs.logits[:, :, : outputs.num_selected], outputs.boxes[:, :, : outputs.num_selected]
         pairs = self.match(logits, boxes, targets, img_metas)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...registry import MODELS
 from ..position_encoding import SinePositionEncoding
 from ..transformer import Encoder
+from .masked_convs import blank, convolve
 
 
 @MODELS.register_module()
@@ -54,12 +55,12 @@ class PyramidEncoder(BaseModule):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(self, feats: Sequence[Tensor], padding_mask: Tensor | None = None) -> list[Tensor]:
+    def forward(self, feats: Sequence[Tensor], padding_masks: Sequence[Tensor | None] | None = None) -> list[Tensor]:
         """Feature maps (B, C, h, w), finest first -> memory (B, D, h, w) of the same sizes.
 
         Args:
-            padding_mask: (B, h, w) of the coarsest map, True = padding; None when nothing is padded. The encoder never attends to padded
-                cells; the convolutions see them, as the backbone's do.
+            padding_masks: (B, h, w) of each map, True = padding; None when nothing is padded. Padded cells change nothing at valid ones,
+                and are 0 in the memory.
 
         Raises:
             ValueError: when the number of feature maps or their channels are others than ``in_channels``.
@@ -69,13 +70,14 @@ class PyramidEncoder(BaseModule):
                 f'The neck expects feature maps of {self.in_channels} channels, the backbone gives {[feat.shape[1] for feat in feats]}; '
                 'set model.neck.in_channels and model.backbone.out_indices to fit'
             )
-        projected = [proj(feat) for proj, feat in zip(self.input_projs, feats, strict=True)]
-        coarsest = projected[-1]
+        masks = padding_masks or [None] * len(feats)
+        projected = [convolve(proj, feat, mask) for proj, feat, mask in zip(self.input_projs, feats, masks, strict=True)]
+        coarsest, padding_mask = projected[-1], masks[-1]
         pos = self.position_encoding(coarsest, padding_mask).to(coarsest.dtype).flatten(2).transpose(1, 2)  # (B, N, D)
         attend_mask = None if padding_mask is None else ~padding_mask.flatten(1)[:, None, None, :]  # (B, 1, 1, N)
         tokens = self.encoder(coarsest.flatten(2).transpose(1, 2), pos, attend_mask)
         above = tokens.transpose(1, 2).unflatten(2, coarsest.shape[-2:])  # (B, N, D) -> (B, D, h, w)
-        memory = [self.fusions[-1](above)]
-        for feat, fusion in zip(projected[-2::-1], self.fusions[-2::-1], strict=True):
-            memory.insert(0, fusion(feat + F.interpolate(memory[0], feat.shape[-2:])))
+        memory = [convolve(self.fusions[-1], blank(above, padding_mask), padding_mask)]
+        for feat, fusion, mask in zip(projected[-2::-1], self.fusions[-2::-1], masks[-2::-1], strict=True):
+            memory.insert(0, convolve(fusion, blank(feat + F.interpolate(memory[0], feat.shape[-2:]), mask), mask))
         return memory

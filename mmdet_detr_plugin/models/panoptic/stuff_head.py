@@ -87,7 +87,7 @@ class StuffHead(BaseModule):
             memory: (B, D, h, w), one level.
             padding_mask: (B, h, w), True = padding, which is not looked at; None when nothing is padded.
         """
-        cells = self.conv_cells(self.tower(memory, 0))
+        cells = self.conv_cells(self.tower(memory, 0, padding_mask))
         if padding_mask is not None:
             cells = cells.masked_fill(padding_mask[:, None], -20.0)
         flat = at_least_float32(cells).flatten(2)  # (B, S, N)

@@ -47,11 +47,16 @@ class JitteredQueries:
     near_pairs: np.ndarray
     targets: Targets
 
-    def attend_mask(self, num_selected: int) -> Tensor:
-        """(B, 1, S + Q, S + Q), True = may be attended to: S selected queries see each other, a group's queries too, nobody else."""
+    def attend_mask(self, num_selected: int, is_selected_used: Tensor | None = None) -> Tensor:
+        """(B, 1, S + Q, S + Q), True = may be attended to: S selected queries see each other, a group's queries too, nobody else.
+
+        Args:
+            is_selected_used: (B, S), False where there is no selected query; None = all are there.
+        """
         num_images = len(self.group)
         group = torch.cat((self.group.new_full((num_images, num_selected), -1), self.group), dim=1)
-        return group_mask(group, torch.cat((self.is_used.new_ones(num_images, num_selected), self.is_used), dim=1))
+        selected = self.is_used.new_ones(num_images, num_selected) if is_selected_used is None else is_selected_used
+        return group_mask(group, torch.cat((selected, self.is_used), dim=1))
 
     def pairs(self, num_layers: int) -> Pairs:
         """Every near copy with its object, for all layers."""

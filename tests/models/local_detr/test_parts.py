@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from mmdet.models.losses.gfocal_loss import quality_focal_loss
 from mmdet.models.losses.varifocal_loss import varifocal_loss as mmdet_varifocal_loss
 from mmengine.logging import MessageHub
 
@@ -64,15 +65,16 @@ def test_local_maxima_come_first_and_padding_last():
     score[0, 0, 0, 0], score[0, 0, 0, 1], score[0, 0, 2, 3], score[0, 0, 3, 4] = 0.9, 0.8, 0.5, 0.4
     score += torch.arange(20).view(1, 1, 4, 5) * 1e-4  # no ties
     coarse = torch.full((1, 1, 1, 1), 0.6)
-    chosen = select_locations([score, coarse], [None, None], 3)
-    assert chosen.tolist() == [[0, 20, 13]]  # of the fine level's, the neighbours of maxima are left out
+    chosen, is_used = select_locations([score, coarse], [None, None], 3)
+    assert is_used is None and chosen.tolist() == [[0, 20, 13]]  # of the fine level's, the neighbours of maxima are left out
     padding = torch.zeros(1, 4, 5, dtype=torch.bool)
     padding[:, :, 3:] = True
-    assert 13 not in select_locations([score, coarse], [padding, None], 12).tolist()[0]
-    assert sorted(select_locations([score, coarse], [None, None], 99).tolist()[0]) == list(range(21))
+    chosen, is_used = select_locations([score, coarse], [padding, None], 15)
+    assert 13 not in chosen[0, :13].tolist() and is_used.tolist() == [[True] * 13 + [False] * 2]  # of 12 + 1 valid cells
+    assert sorted(select_locations([score, coarse], [None, None], 99)[0].tolist()[0]) == list(range(21))
     louder = score.clone()
     louder[0, 0, 2, 2], louder[..., 3:] = 0.5, 0.99  # what the network says of padding takes nothing from its neighbours
-    assert select_locations([louder, coarse], [padding, None], 3).tolist() == [[0, 20, 12]]
+    assert select_locations([louder, coarse], [padding, None], 3)[0].tolist() == [[0, 20, 12]]
 
 
 def test_pair_features_have_hand_computed_values():
@@ -219,6 +221,37 @@ def test_an_object_smaller_than_a_cell_is_learned_by_the_cell_that_holds_it():
     assert (quality > 0).nonzero().tolist() == [[0, 5]]
 
 
+@pytest.mark.parametrize('side', [96, 72, 104, 1312])
+def test_a_tiny_object_between_two_cells_is_learned_by_both(side):
+    """Its centre is half a cell away from each, however that is rounded."""
+    cells = side // 8
+    corners = torch.arange(1, cells) / cells
+    objects = torch.stack((corners, corners.flip(0), torch.full_like(corners, 2 / side), torch.full_like(corners, 2 / side)), dim=-1)
+    for one in objects:
+        quality, _ = assign(one[None, None], [1], [(cells, cells)])
+        assert (quality > 0).sum() == 4
+
+
+def test_scores_of_the_dense_head_learn_by_mmdets_quality_focal_loss():
+    head, shapes = DenseHead(num_classes=5, embed_dims=8, num_levels=2), [(8, 6), (4, 3)]
+    targets = collate_targets([random_gt(3, (64, 48)), random_gt(1, (64, 48))], [dict(img_shape=(64, 48))] * 2, 5)
+    logits = [torch.randn(2, 5, *shape) for shape in shapes]
+    boxes = cxcywh_to_xyxy(random_boxes(2, 60))
+    quality, which = assign(targets.boxes_cxcywh_norm, targets.counts, shapes)
+    labels = torch.where(quality > 0, targets.labels.gather(1, which), 5)
+    flat = torch.cat([level.flatten(2) for level in logits], dim=2).transpose(1, 2)
+    expected = quality_focal_loss(flat.flatten(0, 1), (labels.flatten(), quality.flatten()), beta=2.0, reduction='sum') / quality.sum()
+    got = head.loss(logits, boxes, targets, torch.ones(2, 1, 4), [None, None])
+    torch.testing.assert_close(got['loss_cls'], expected, rtol=1e-4, atol=1e-5)
+    # cells of padding learn nothing
+    masks = [torch.zeros(2, *shape, dtype=torch.bool) for shape in shapes]
+    for mask in masks:
+        mask[1, -1] = True
+    noisy = [level.masked_fill(mask[:, None], 9.0) for level, mask in zip(logits, masks)]
+    alike = [head.loss(levels, boxes, targets, torch.ones(2, 1, 4), masks)['loss_cls'] for levels in (logits, noisy)]
+    assert alike[0] == alike[1] != got['loss_cls']
+
+
 def test_the_nearer_of_two_objects_wins_a_cell():
     quality, which = assign(torch.tensor([[[1.5 / 8, 0.5, 0.5, 0.5], [3.5 / 8, 0.5, 0.5, 0.5]]]), [2], [(8, 8)])
     row = which[0].view(8, 8)[3]
@@ -231,7 +264,7 @@ def test_dense_boxes_that_fit_have_no_loss_and_reach_their_corners():
     head = DenseHead(num_classes=5, embed_dims=8, num_levels=2)
     for parameter in head.conv_box.parameters():
         torch.nn.init.zeros_(parameter)
-    logits, boxes = head([torch.randn(1, 8, 4, 6), torch.randn(1, 8, 2, 3)])
+    logits, boxes = head([torch.randn(1, 8, 4, 6), torch.randn(1, 8, 2, 3)], [None, None])
     expected = torch.tensor([[0.5, 1.5, 2.5, 3.5]]) / torch.tensor([6, 4, 6, 4])  # a cell to each side of column 1, row 2
     torch.testing.assert_close(boxes[0, 2 * 6 + 1], expected[0])
     metas = [dict(img_shape=(40, 60))]
@@ -245,6 +278,6 @@ def test_dense_boxes_that_fit_have_no_loss_and_reach_their_corners():
     fitting[0, quality[0] > 0] = expected
     for index in (quality[0] > 0).nonzero().flatten().tolist():
         exact[0].view(5, -1)[gt.labels.item(), index] = torch.logit(quality[0, index], eps=1e-6)
-    losses = head.loss(exact, fitting, targets, scale)
+    losses = head.loss(exact, fitting, targets, scale, [None, None])
     assert losses['loss_iou'] == 0 and losses['loss_cls'] < 1e-4
-    assert head.loss(logits, boxes, targets, scale)['loss_iou'] > 0.1
+    assert head.loss(logits, boxes, targets, scale, [None, None])['loss_iou'] > 0.1
