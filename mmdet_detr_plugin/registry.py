@@ -13,6 +13,7 @@ from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
@@ -30,5 +31,6 @@ DATASETS = _child(MMENGINE_DATASETS, 'datasets.strict_coco', 'datasets.panoptic.
 TRANSFORMS = _child(MMENGINE_TRANSFORMS, 'datasets.panoptic.loading')
 METRICS = _child(MMENGINE_METRICS, 'evaluation')
 HOOKS = _child(MMENGINE_HOOKS, 'engine')
+VISUALIZERS = _child(MMENGINE_VISUALIZERS, 'visualization.visualizer')
 OPTIM_WRAPPERS = _child(MMENGINE_OPTIM_WRAPPERS, 'engine')
 RUNNERS = _child(MMENGINE_RUNNERS, 'engine')

@@ -41,7 +41,7 @@ def main() -> None:
         predictor = Predictor(read_config(args.config), args.checkpoint, args.device, args.batch_size)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
-    writer = PredictionWriter(args.out, predictor.classes, args.score_thr, not args.no_drawing)
+    writer = PredictionWriter(args.out, predictor.classes, args.score_thr, not args.no_drawing, predictor.num_things_classes)
     count = 0
     with Progress(disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task('predicting', total=sum(map(count_frames, paths)))

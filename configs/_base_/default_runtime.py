@@ -4,6 +4,9 @@ _base_ = 'mmdet::_base_/default_runtime.py'
 # as soon as the config is read, so that no checkpoint can run code, whatever loads it
 custom_imports = dict(imports=['mmdet_detr_plugin.checkpoints.mmengine_loading'])
 
+# draws panoptic results without any segment too
+visualizer = dict(type='mmdet_detr_plugin.DetLocalVisualizer')
+
 # deterministic: the same bits in every run on the same machine; False for speed on GPUs, where operations then add in any order
 randomness = dict(seed=0, deterministic=True)
 default_hooks = dict(

@@ -1,7 +1,7 @@
 # First stage: boxes of things and stuff.
 _base_ = [
     '../_base_/models/panoptic-detr_r50.py',
-    '../_base_/datasets/coco_panoptic_detr.py',
+    '../_base_/datasets/coco_panoptic_boxes_detr.py',
     '../_base_/schedules/schedule_500e.py',
 ]
 

@@ -136,7 +136,7 @@ def config_for_dataset(config_file: Path, data: Path) -> str:
 
     Raises:
         FileNotFoundError: when the data set or its images are not there.
-        ValueError: when it was not written by ``write_coco``, or the model has no ``num_classes``.
+        ValueError: when it was not written by ``write_coco``, the model has no ``num_classes``, or the config evaluates more than boxes.
     """
     classes, image_root = _read_converted(data / 'annotations' / 'train.json')
     for name in classes:
@@ -145,7 +145,14 @@ def config_for_dataset(config_file: Path, data: Path) -> str:
     images = (root / image_root).resolve()
     if not images.is_dir():
         raise FileNotFoundError(f'the images of {data} should be in {images}, which is not there; convert the data set again')
-    changes = _class_count_changes(read_config(config_file).model.to_dict(), len(classes))
+    cfg = read_config(config_file)
+    if isinstance(cfg.get('val_evaluator'), list):  # of boxes and of segments
+        raise ValueError(
+            f'{config_file} has several evaluators, as configs for panoptic data have, and {data} has boxes alone; expected a config with '
+            'one, such as local-detr_r18-half_1xb2-12e_coco320. For panoptic data of your own, inherit that config and set data_root, '
+            'ann_file, data_prefix and the evaluators'
+        )
+    changes = _class_count_changes(cfg.model.to_dict(), len(classes))
     if not changes:
         raise ValueError(f'{config_file} has no num_classes in its model; is it a detection config?')
     test = 'test' if (root / 'annotations' / 'test.json').is_file() else 'val'

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from mmcv.transforms import Compose
 from mmdet.evaluation import get_classes
+from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from torch import nn
 
 from .inputs import Frame
 from .trained_model import load_model
@@ -27,7 +29,8 @@ class Predictor:
 
     Raises:
         FileNotFoundError: when there is no such checkpoint.
-        ValueError: when the config has no test pipeline that starts with loading an image, or the checkpoint is not of this model.
+        ValueError: when the config has no test pipeline that starts with loading an image, the checkpoint is not of this model, or nothing
+            names all of its classes.
     """
 
     def __init__(self, cfg: Config, checkpoint: Path, device: str = 'cpu', batch_size: int = 1) -> None:
@@ -36,7 +39,10 @@ class Predictor:
         self.pipeline = Compose(_array_pipeline(cfg))
         self.batch_size = batch_size
         self.model = load_model(cfg, checkpoint, device)
-        self.classes = tuple(self.model.dataset_meta.get('classes') or get_classes('coco'))
+        self.classes = _class_names(cfg, self.model)
+        self.num_things_classes = next(
+            (part.num_things_classes for part in self.model.modules() if hasattr(part, 'num_things_classes')), None
+        )
 
     def __call__(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, DetDataSample | None]]:
         """Frames in their order, each with ``pred_instances`` in its own pixels; None for a frame with a problem.
@@ -90,6 +96,21 @@ def together_or_alone(
                 yield group[0], error
             continue
         yield from zip(group, results, strict=True)
+
+
+def _class_names(cfg: Config, model: nn.Module) -> tuple[str, ...]:
+    """Those of the checkpoint, of the config, of the config's type of data set, or COCO's; one for each of the model's classes."""
+    data_type = DATASETS.get(cfg.get('test_dataloader', {}).get('dataset', {}).get('type') or 'none')
+    classes = tuple(model.dataset_meta.get('classes') or getattr(data_type, 'METAINFO', {}).get('classes') or get_classes('coco'))
+    things = model.bbox_head if hasattr(model, 'bbox_head') else getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
+    counts = [part.num_things_classes + part.num_stuff_classes for part in model.modules() if hasattr(part, 'num_stuff_classes')]
+    count = counts[0] if counts else getattr(things, 'num_classes', len(classes))
+    if count != len(classes):
+        raise ValueError(
+            f'the model has {count} classes, but {len(classes)} names are known ({", ".join(classes[:5])} ...); expected one for each. '
+            'Name them in test_dataloader.dataset.metainfo of the config'
+        )
+    return classes
 
 
 def _array_pipeline(cfg: Config) -> list[dict]:

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from mmdet.evaluation.functional import INSTANCE_OFFSET
 from mmdet.structures import DetDataSample
-from mmdet.visualization import DetLocalVisualizer
 from pycocotools import mask as coco_mask
 
 from ..evaluation.panoptic_quality import Segment
 from ..evaluation.panoptic_results import PanopticResultFiles
 from ..files import write_atomically, write_json
+from ..visualization.visualizer import DetLocalVisualizer
 from .inputs import Frame, is_video
 
 COLUMNS = ('file', 'frame', 'class', 'score', 'x', 'y', 'width', 'height')
@@ -30,10 +30,14 @@ class PredictionWriter:
         classes: names by label.
         score_thr: detections below are left out everywhere.
         draw: whether to draw.
+        num_things_classes: labels from this on are stuff; None = all are things.
     """
 
-    def __init__(self, folder: Path, classes: Sequence[str], score_thr: float, draw: bool = True) -> None:
+    def __init__(
+        self, folder: Path, classes: Sequence[str], score_thr: float, draw: bool = True, num_things_classes: int | None = None
+    ) -> None:
         self.folder, self.classes, self.score_thr = folder, classes, score_thr
+        self.num_things_classes = len(classes) if num_things_classes is None else num_things_classes
         self.visualizer = DetLocalVisualizer() if draw else None
         if self.visualizer is not None:
             self.visualizer.dataset_meta = dict(classes=tuple(classes), palette='random' if len(classes) > 80 else 'coco')
@@ -88,7 +92,8 @@ class PredictionWriter:
             writer.writerow([image['file_name'], frame, self.classes[item['category_id'] - 1], item['score'], *item['bbox']])
         write_atomically(text.getvalue().encode(), paths[1])
         if self.segments:
-            self.panoptic.finish(self.segments, images=self.images, categories=categories)
+            things_and_stuff = [item | dict(isthing=int(item['id'] <= self.num_things_classes)) for item in categories]
+            self.panoptic.finish(self.segments, images=self.images, categories=things_and_stuff)
             paths.append(self.panoptic.json_path)
         return paths
 

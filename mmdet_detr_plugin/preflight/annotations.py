@@ -36,6 +36,7 @@ class Annotations:
         num_without_iscrowd: annotations that do not say whether they are crowds.
         findings: faults of the file.
         stuff: names of the categories without instances, in a panoptic file.
+        segment_files: names of the PNGs of segments, in a panoptic file.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Annotations:
     num_without_iscrowd: int
     findings: list[Finding]
     stuff: frozenset[str] = frozenset()
+    segment_files: tuple[str, ...] = ()
 
     @property
     def known_sizes_wh(self) -> np.ndarray:
@@ -91,6 +93,7 @@ def read_annotations(path: Path, panoptic: bool = False) -> Annotations:
         ids=_column(annotations, 'id'),
         num_without_iscrowd=sum(item.get('iscrowd') is None for item in annotations),
         findings=findings,
+        segment_files=tuple(str(name or '') for name in content.get('segment_files', ())),
         stuff=frozenset(str(category.get('name')) for category in content['categories'] if panoptic and not category.get('isthing', 1)),
     )
     findings += _odd_values(found, images, annotations)
@@ -120,7 +123,8 @@ def _parsed(path: Path, panoptic: bool) -> dict:
             raise ValueError(f'{path}: "{key}" is no list of objects; {expected}')
     if not panoptic and any('segments_info' in item for item in (content.get('annotations') or [])[:1]):
         raise ValueError(f'{path} holds panoptic segments, not boxes; {expected}')
-    return segments_as_instances(content)
+    files = {'segment_files': _column(content.get('annotations') or [], 'file_name')} if panoptic else {}
+    return segments_as_instances(content) | files
 
 
 def _faults(path: Path, content: dict) -> list[Finding]:

@@ -4,6 +4,7 @@ import os
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -18,17 +19,8 @@ SECONDS = 10.0  # for decoding, for each split
 
 def check_files(split: Split) -> list[Finding]:
     """Missing files and file names that are listed twice."""
-    names = split.annotations.file_names
-    findings = []
-    folders: dict[str, set[str]] = {}
-    missing = []
-    for name in names:
-        folder, base = os.path.split(name)
-        if folder not in folders:  # one listing of a folder instead of a question for each file
-            folders[folder] = _entries(split.image_dir / folder)
-        if base not in folders[folder]:
-            missing.append(name)
-    if missing:
+    names, findings = split.annotations.file_names, []
+    if missing := _missing(split.image_dir, names):
         what = f'{split.name}: {part(len(missing), len(names), "image files")} are missing, the first: {split.image_dir / missing[0]}'
         there = 'is there' if split.image_dir.is_dir() else 'is not there'
         advice = f'set data_root and data_prefix.img (the folder {split.image_dir} {there}), or remove these images from the file'
@@ -39,6 +31,35 @@ def check_files(split: Split) -> list[Finding]:
             Finding('data', WARNING, what, 'their objects are counted, trained and evaluated more than once; list each file once')
         )
     return findings
+
+
+def check_segment_files(name: str, folder: Path, names: Sequence[str], setting: str) -> list[Finding]:
+    """PNGs of panoptic segments that are missing.
+
+    Args:
+        name: whose they are, for people.
+        names: of the files in ``folder``.
+        setting: of the config, that names the folder.
+    """
+    missing = _missing(folder, names)
+    if not missing:
+        return []
+    what = f'{name}: {part(len(missing), len(names), "PNGs of segments")} are missing, the first: {folder / missing[0]}'
+    there = 'is there' if folder.is_dir() else "is not there; COCO's are a zip file within annotations' zip file"
+    return [Finding('data', ERROR, what, f'set {setting} (the folder {folder} {there}), or unpack them')]
+
+
+def _missing(folder: Path, names: Sequence[str]) -> list[str]:
+    """The names of files that are not there."""
+    entries: dict[str, set[str]] = {}
+    missing = []
+    for name in names:
+        inner, base = os.path.split(name)
+        if inner not in entries:  # one listing of a folder instead of a question for each file
+            entries[inner] = _entries(folder / inner)
+        if base not in entries[inner]:
+            missing.append(name)
+    return missing
 
 
 def check_sample(split: Split, seconds: float = SECONDS) -> list[Finding]:

@@ -30,6 +30,7 @@ class Split:
         loader: the first of these loaders.
         annotations: of the file, also of classes that the config does not name.
         image_dir: what file names are relative to.
+        segment_dir: what the names of panoptic PNGs are relative to; None without them.
         classes: names in the config's order.
         filter_cfg: which images training leaves out.
         pipeline: its transforms.
@@ -46,6 +47,7 @@ class Split:
     pipeline: list
     batch_size: int
     repeats: int = 1
+    segment_dir: Path | None = None
 
     @property
     def is_training(self) -> bool:
@@ -194,6 +196,7 @@ class _Reader:
             pipeline=list(dataset.get('pipeline') or []),
             batch_size=batch_size,
             repeats=repeats,
+            segment_dir=Path(root) / prefix['seg'] if prefix.get('seg') and annotations.segment_files else None,
         )
 
     def _annotations(self, name: str, path: Path, panoptic: bool) -> Annotations | None:

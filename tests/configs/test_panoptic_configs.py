@@ -19,8 +19,8 @@ COCO = 'panoptic_fpn/panoptic-fpn_r50_fpn_8xb2-1x_coco-panoptic.py'
 KEYS = [f'coco_panoptic/{kind}{group}' for kind in ('PQ', 'SQ', 'RQ') for group in ('', '_th', '_st')]
 
 
-def on_shapes(name: str, shapes_dir) -> Config:
-    """A config on 4 of the generated images, at their size and with their classes."""
+def data_of_shapes(name: str, shapes_dir) -> Config:
+    """A config on 4 of the generated images, at their size."""
     cfg = Config.fromfile(ROOT / 'configs' / name)
     folder = shapes_dir / 'annotations'
     for loader, split in ((cfg.train_dataloader, 'train'), (cfg.val_dataloader, 'test')):
@@ -33,14 +33,23 @@ def on_shapes(name: str, shapes_dir) -> Config:
             indices=4,
         )
         shrink(loader.dataset.pipeline)
-    cfg.val_evaluator[0].update(ann_file=str(folder / 'panoptic_test.json'), seg_prefix=str(folder / 'panoptic_test'))
-    cfg.val_evaluator[1].ann_file = str(folder / 'test.json')
+    for metric in cfg.val_evaluator:
+        if 'seg_prefix' in metric:
+            metric.update(ann_file=str(folder / 'panoptic_test.json'), seg_prefix=str(folder / 'panoptic_test'))
+        else:
+            metric.ann_file = str(folder / 'test.json')
     cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
+    cfg.model.backbone.init_cfg = None  # no download
+    return cfg
+
+
+def on_shapes(name: str, shapes_dir) -> Config:
+    """Panoptic FPN with the classes of the generated images, made smaller."""
+    cfg = data_of_shapes(name, shapes_dir)
     for head in (cfg.model.roi_head.bbox_head, cfg.model.roi_head.mask_head):
         head.num_classes = len(CLASSES)
     for head in (cfg.model.semantic_head, cfg.model.panoptic_fusion_head):
         head.update(num_things_classes=len(CLASSES), num_stuff_classes=len(STUFF_CLASSES))
-    cfg.model.backbone.init_cfg = None  # no download
     # in a fifth of the time
     if cfg.model.backbone.depth == 50:
         cfg.model.backbone.depth, cfg.model.neck.in_channels = 18, [64, 128, 256, 512]
@@ -78,6 +87,23 @@ def test_config_trains_and_evaluates_with_the_runner(name, shapes_dir, tmp_path)
         assert math.isfinite(scalars[f'train/{loss}'].current())
     for key in (*KEYS, 'coco/bbox_mAP', 'coco/segm_mAP'):
         assert 0 <= scalars[f'val/{key}'].current() <= 100, key
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs' / 'panoptic_detr').glob('*.py')), ids=lambda path: path.stem)
+def test_what_the_model_finds_is_what_the_config_evaluates(path, shapes_dir, tmp_path):
+    """The first stage finds boxes alone, the others masks and segments too."""
+    cfg = data_of_shapes(f'panoptic_detr/{path.name}', shapes_dir)
+    cfg.val_dataloader.dataset.indices = 1
+    cfg.model.update(num_things_classes=len(CLASSES), num_stuff_classes=len(STUFF_CLASSES))
+    cfg.model.bbox_head.num_classes = len(CLASSES + STUFF_CLASSES)
+    cfg.model.neck.update(num_encoder_layers=1, num_decoder_layers=1)
+    cfg.work_dir, cfg.log_level, cfg.experiment_name = str(tmp_path), 'WARNING', path.stem
+    cfg.load_from = None
+    runner = Runner.from_cfg(cfg)
+    runner.model.bbox_head.fc_cls.bias.data[0] += 5  # some things, whatever the random weights
+    found = runner.val()
+    boxes, masks = {'coco/bbox_mAP'} <= found.keys(), {'coco/segm_mAP', *KEYS} <= found.keys()
+    assert boxes and masks == ('-boxes_' not in path.name)
 
 
 def test_boxes_fit_masks_and_labels_fit_the_map_after_augmentation(shapes_dir):

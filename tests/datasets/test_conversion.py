@@ -363,6 +363,17 @@ def test_test_split_is_used_for_testing(tmp_path):
     assert cfg.test_dataloader.dataset.ann_file == 'annotations/test.json'
 
 
+@pytest.mark.parametrize(
+    'name', ['shapes/panoptic-local-detr_r18-half_1xb4-10e_shapes-panoptic', 'panoptic_detr/panoptic-detr_r50_8xb2-1x_coco']
+)
+def test_panoptic_configs_are_refused(tmp_path, name):
+    """Their PNGs and numbers of classes would be those of other data."""
+    make_yolo(tmp_path / 'src')
+    write_coco(with_splits(read_dataset(tmp_path / 'src')), tmp_path / 'out', tmp_path / 'src')
+    with pytest.raises(ValueError, match='several evaluators, as configs for panoptic data have, and .*out has boxes alone'):
+        config_for_dataset(ROOT / f'configs/{name}.py', tmp_path / 'out')
+
+
 def test_every_head_of_a_cascade_gets_the_class_count(tmp_path):
     make_yolo(tmp_path / 'src')
     write_coco(with_splits(read_dataset(tmp_path / 'src')), tmp_path / 'out', tmp_path / 'src')

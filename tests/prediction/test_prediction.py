@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.apis import inference_detector, init_detector
+from mmdet.datasets import CocoPanopticDataset
 from mmengine.config import Config
 from PIL import Image
 
@@ -179,6 +180,19 @@ def test_wrong_checkpoint_and_pipeline_are_named(checkpoints, tmp_path):
     cfg.test_dataloader.dataset.pipeline = [dict(type='PackDetInputs')]
     with pytest.raises(ValueError, match=r"must start with LoadImageFromFile, got \['PackDetInputs'\]"):
         Predictor(cfg, checkpoints[MODELS[0]])
+
+
+def test_every_class_has_a_name_or_nothing_is_predicted(tmp_path):
+    """Of weights without names, by the config's data set or its type: COCO's 133 panoptic classes are no 80."""
+    cfg = Config.fromfile(ROOT / 'configs/panoptic_detr/panoptic-detr_r50_8xb2-1x_coco.py')
+    cfg.model.backbone.depth, cfg.model.neck.in_channels, cfg.model.mask_head.in_channels = 18, 512, [256, 128, 64]
+    cfg.model.neck.update(num_encoder_layers=1, num_decoder_layers=1)
+    torch.save(dict(state_dict=load_model(cfg, None, 'cpu').state_dict()), tmp_path / 'unnamed.pth')
+    predictor = Predictor(cfg, tmp_path / 'unnamed.pth')
+    assert predictor.classes == CocoPanopticDataset.METAINFO['classes'] and predictor.num_things_classes == 80
+    cfg.test_dataloader.dataset.metainfo = dict(classes=('cat', 'dog'))
+    with pytest.raises(ValueError, match=r'the model has 133 classes, but 2 names are known \(cat, dog'):
+        Predictor(cfg, tmp_path / 'unnamed.pth')
 
 
 def test_command_writes_coco_csv_and_drawings(checkpoints, shapes_dir, tmp_path):

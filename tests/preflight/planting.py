@@ -17,10 +17,11 @@ CLASSES = ('circle', 'square', 'triangle', 'star')
 def plant_data(shapes_dir: Path, root: Path) -> Path:
     """A copy of the shapes: train, and as many other images for val."""
     for split in ('train', 'test'):
-        (root / split).mkdir(parents=True)
-        for image in (shapes_dir / split).iterdir():
-            (root / split / image.name).write_bytes(image.read_bytes())
-        for name in (split, f'panoptic_{split}'):  # the PNGs of segments are not looked at
+        for folder in (split, f'annotations/panoptic_{split}'):
+            (root / folder).mkdir(parents=True)
+            for image in (shapes_dir / folder).iterdir():
+                (root / folder / image.name).write_bytes(image.read_bytes())
+        for name in (split, f'panoptic_{split}'):
             write(root, name, json.loads((shapes_dir / 'annotations' / f'{name}.json').read_text()))
     return root
 
@@ -49,7 +50,9 @@ def config(root: Path, name: str = 'shapes/local-detr_r18-half_1xb4-10e_shapes.p
         cfg[f'{loader}_dataloader'].dataset.data_root = f'{root}/'
     for evaluators in (cfg.val_evaluator, cfg.test_evaluator):
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-            evaluator.ann_file = f'{root}/annotations/{Path(evaluator.ann_file).name}'
+            for key in ('ann_file', 'seg_prefix'):
+                if key in evaluator:
+                    evaluator[key] = f'{root}/annotations/{Path(evaluator[key]).name}'
     cfg.merge_from_dict({key.replace('__', '.'): value for key, value in changes.items()})
     return cfg
 

@@ -18,6 +18,17 @@ def test_faults_of_segments_are_found(root):
     assert saying(findings(config(root, DETR)), 'train', 'width')
 
 
+def test_missing_pngs_of_segments_are_found(root):
+    cfg = config(root, DETR)
+    (first, *_) = sorted((root / 'annotations' / 'panoptic_train').iterdir())
+    first.unlink()
+    assert first.name in find_in_data(cfg, ERROR, 'train: 1 of 16 PNGs of segments').finding
+    for file in (root / 'annotations' / 'panoptic_test').iterdir():
+        file.unlink()
+    found = find_in_data(cfg, ERROR, 'val_evaluator: 8 of 8 PNGs of segments are missing')
+    assert 'set val_evaluator.seg_prefix (the folder ' in found.advice and 'is there' in found.advice
+
+
 def test_heads_are_counted_with_and_without_stuff(root):
     found = find_in_data(config(root, DETR, model__bbox_head__num_classes=4), ERROR, 'model.bbox_head.num_classes is 4, the data has 7')
     assert 'labels from 4 to 6' in found.finding

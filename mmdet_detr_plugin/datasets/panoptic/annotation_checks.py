@@ -1,6 +1,6 @@
 """What is looked at in a panoptic COCO JSON before anything is built from it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mmdet.datasets.api_wrappers import COCOPanoptic
 
@@ -27,6 +27,12 @@ class CheckedCOCOPanoptic(COCOPanoptic):
             image['segm_file'] = None  # of an image without annotation
         for annotation in self.dataset.get('annotations', []):
             self.imgs[annotation['image_id']]['segm_file'] = annotation['file_name']
+        # ids are unique within an image only: mmdet gives those of all images for each, which takes the square of the time
+        self.anns = {(segment['image_id'], segment['id']): [segment] for segments in self.imgToAnns.values() for segment in segments}
+
+    def get_ann_ids(self, img_ids: Sequence = ()) -> list[tuple]:
+        """Of some images' segments: image id and segment id, which ``load_anns`` takes."""
+        return [(segment['image_id'], segment['id']) for image_id in img_ids for segment in self.imgToAnns[image_id]]
 
 
 def check_panoptic_content(content: dict) -> None:
