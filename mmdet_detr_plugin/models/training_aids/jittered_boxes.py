@@ -26,15 +26,15 @@ class JitteredQueries:
     """Jittered copies of the objects of a batch, in groups that do not see each other.
 
     A group holds one near and one far copy of every object of its image: R_i groups and 2 R_i T_i queries in image i, ordered by group,
-    then near and far, then object, and padded to the largest number Q.
+    then near and far, then object, and padded to the largest number Q. Of an image with too many objects, T_i of them are drawn.
 
     Attributes:
         boxes_cxcywh_norm: (B, Q, 4).
         labels: (B, Q), classes of the objects, some replaced at random.
         group: (B, Q), the number of each query's group in its image.
         is_used: (B, Q), False where there is no query.
-        weights: (B, Q), how much a query counts in the loss: 1 / R_i, so that every object counts once; 0 where there is no query or a far
-            copy lies on an object by chance.
+        weights: (B, Q), how much a query counts in the loss: 1 / R_i, so that every object counts once, and more where some objects stand
+            for all; 0 where there is no query or a far copy lies on an object by chance.
         near_pairs: (2, P), on the host: every near copy as an index into (B, Q), and its object as one into (B, T).
         targets: the objects.
     """
@@ -73,7 +73,8 @@ class JitteredBoxes:
     alone: not on the other images of the batch, nor on the process that the image is in.
 
     Args:
-        copies: R, near and far copies of every object; fewer where an image would have more than ``max_queries`` jittered queries.
+        copies: R, near and far copies of every object; fewer where an image would have more than ``max_queries`` jittered queries, and of
+            some of its objects, drawn at random, where one copy of each would be too many.
         near: largest shift of a near copy as a share of the object's size, and largest change of the logarithm of its sides.
         far: smallest and largest shift of a far copy; along each axis.
         max_overlap: far copies with more IoU than this with any object do not count.
@@ -136,6 +137,11 @@ class JitteredBoxes:
         uniform[..., 2:] *= self.near[1]
         labels = generator.integers(self.num_classes or 1, size=(self.copies, 2, count))
         labels = np.where(generator.random(labels.shape) < self.label_noise, labels, -1)
-        copies = max(1, min(self.copies, self.max_queries // max(1, 2 * count)))
-        index = np.stack((*np.mgrid[:copies, :2, :count], labels[:copies]), axis=-1).reshape(-1, 4)
-        return np.pad(uniform[:copies].reshape(-1, 4), ((0, 0), (0, 1)), constant_values=1 / copies), index
+        copies, most = max(1, min(self.copies, self.max_queries // max(1, 2 * count))), max(1, self.max_queries // 2)
+        index = np.stack((*np.mgrid[:copies, :2, :count], labels[:copies]), axis=-1)
+        noise = np.pad(uniform[:copies], ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=1 / copies)
+        if count > most:
+            chosen = np.sort(generator.permutation(count)[:most])
+            index, noise = index[:, :, chosen], noise[:, :, chosen]
+            noise[..., 4] *= count / most
+        return noise.reshape(-1, 5), index.reshape(-1, 4)

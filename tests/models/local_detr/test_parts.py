@@ -198,6 +198,23 @@ def test_an_image_with_many_objects_gets_fewer_copies_which_count_more():
     torch.testing.assert_close(weights.view(2, 40), (torch.arange(40) < torch.tensor([[40], [2]])).float())  # once for each object
 
 
+def test_more_objects_than_copies_are_allowed_take_turns(iteration):
+    """The limit holds whatever an image holds; those that are drawn stand for all."""
+    seen = set()
+    for number in range(12):
+        iteration(number)
+        extra, _ = jittered(make_batch([(96, 160), (128, 90)], [40, 2]), copies=8, max_queries=30)
+        assert extra.is_used.sum(1).tolist() == [30, 7 * 2 * 2] and extra.group[0].unique().tolist() == [0]
+        pairs = extra.pairs(1)
+        assert len(pairs.object) == 15 + 14 and len(set(pairs.object[:15].tolist())) == 15
+        weights = extra.weights.flatten()[pairs.prediction]
+        torch.testing.assert_close(weights[:15], torch.full((15,), 40 / 15))
+        flat, objects = extra.boxes_cxcywh_norm.flatten(0, 1)[pairs.prediction], extra.targets.boxes_cxcywh_norm.flatten(0, 1)[pairs.object]
+        assert aligned_iou(cxcywh_to_xyxy(flat), cxcywh_to_xyxy(objects)).min() > 0.25
+        seen |= set(pairs.object[:15].tolist())
+    assert seen == set(range(40))
+
+
 def test_without_objects_there_are_no_copies():
     extra, _ = jittered(make_batch([(96, 160), (128, 90)], [0, 0]))
     assert extra.boxes_cxcywh_norm.shape == (2, 0, 4) and extra.attend_mask(5).all() and len(extra.pairs(3).prediction) == 0
