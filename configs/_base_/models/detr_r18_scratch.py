@@ -15,4 +15,5 @@ model = dict(
     neck=dict(num_encoder_layers=3, num_decoder_layers=3, feedforward_channels=1024),
 )
 
+# twice the paper's rate of the transformer, and its clipping; with five times (5e-4) the encoder collapses (detr-aided_r18_scratch.py)
 optim_wrapper = dict(optimizer=dict(lr=2e-4), paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=1.0, decay_mult=1.0)}))
