@@ -1,6 +1,7 @@
 # Faster R-CNN for small images, trained from scratch: normalisation that learns, anchors from 16 pixels on, a head cut to what small
-# images need (fewer regions, narrower layers). Gradients are clipped as LocalDETR's, which evens out single steps. Batch norm in the FPN as in LocalDETR's neck, and its optimiser: from
-# scratch AdamW learns several times faster than SGD at its best rate (tools/ablate.py baseline).
+# images need (fewer regions, narrower layers). Gradients are clipped as LocalDETR's, which evens out single steps. Batch norm in the FPN
+# as in LocalDETR's neck, and its optimiser: from scratch AdamW learns several times faster than SGD at its best rate (tools/ablate.py
+# baseline).
 # Residual branches start open (zero_init_residual=False): scales that start at zero need more steps to open than a short schedule has.
 _base_ = './faster-rcnn_r18_fpn.py'
 
