@@ -93,6 +93,12 @@ def test_trainings_and_results_of_other_settings_or_data_are_refused(tmp_path):
         with pytest.raises(ValueError, match='short-seed0 holds a training with other settings or data'):
             go(*arguments)
         assert not list((tmp_path / arguments[1]).iterdir())
+    annotations = tmp_path / 'mine' / 'annotations' / 'train.json'
+    content = json.loads(annotations.read_text())
+    annotations.write_text(json.dumps(content | dict(annotations=content['annotations'][1:])))  # the same paths, other objects
+    with pytest.raises(ValueError, match='short-seed0 holds a training with other settings or data'):
+        go(run, 'of_other_objects')
+    annotations.write_text(json.dumps(content))
     for changed in (faster, replace(run, config='detr_r18-half_1xb2-40e_coco320')):
         with pytest.raises(ValueError, match=r'short-seed0.json was made with .*, this run has .*remove that file'):
             go(changed, 'results')

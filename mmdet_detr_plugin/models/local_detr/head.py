@@ -191,14 +191,12 @@ class LocalDETRHead(BaseModule):
         boxes = dense[1].detach().gather(1, selected[..., None].expand(-1, -1, 4))  # (B, N, 4) -> (B, Q, 4)
         boxes = xyxy_to_cxcywh(boxes) / view.scale
         best = torch.cat([score.flatten(1) for score in scores], dim=1).gather(1, selected)  # (B, Q)
-        if is_used is not None:  # queries from padding, in images of fewer cells than queries, are nothing, and nobody sees them
-            boxes, best = boxes * is_used[..., None], best * is_used
         attend_mask = self._attend_mask(is_used, extra, boxes.shape[1])
         if extra is not None:
             boxes = torch.cat((boxes, extra.boxes_cxcywh_norm), dim=1)
             best = torch.cat((best, best.new_zeros(extra.boxes_cxcywh_norm.shape[:2])), dim=1)
         logits, boxes, hidden_states = self._decode(memory, boxes, best, view, attend_mask)
-        if is_used is not None:
+        if is_used is not None:  # queries from padding, in images of fewer cells than queries, are nothing, and nobody sees them
             is_nothing = F.pad(~is_used, (0, logits.shape[2] - selected.shape[1]))[None, ..., None]
             logits, boxes = logits.masked_fill(is_nothing, NOTHING), boxes.masked_fill(is_nothing, 0)
         return Outputs(logits, boxes, hidden_states, dense, selected.shape[1])

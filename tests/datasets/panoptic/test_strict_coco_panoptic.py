@@ -7,6 +7,7 @@ import random
 import pytest
 from mmdet.registry import DATASETS
 
+from mmdet_detr_plugin.datasets.panoptic.annotation_checks import CheckedCOCOPanoptic
 from mmdet_detr_plugin.datasets.shapes import CLASSES as SHAPES
 from mmdet_detr_plugin.datasets.shapes import STUFF_CLASSES
 
@@ -73,6 +74,19 @@ def test_crowd_of_another_image_with_the_same_id_is_none(tmp_path):
         [False, True, False],
         [True, False, False],
     ]
+
+
+def test_an_image_is_given_its_own_segments_alone(shapes_dir):
+    """Their ids repeat between images; with those of all images for each, loading takes the square of the time."""
+    path = shapes_dir / 'annotations' / 'panoptic_train.json'
+    coco = CheckedCOCOPanoptic(str(path))
+    annotations = json.loads(path.read_text())['annotations']
+    assert len({segment['id'] for item in annotations for segment in item['segments_info']}) < len(annotations)
+    for item in annotations:
+        found = coco.load_anns(coco.get_ann_ids(img_ids=[item['image_id']]))
+        assert [(segment['image_id'], segment['id']) for segment in found] == [
+            (item['image_id'], segment['id']) for segment in item['segments_info']
+        ]
 
 
 def test_test_sets_need_no_annotations(root):

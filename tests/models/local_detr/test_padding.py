@@ -8,6 +8,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import revert_sync_batchnorm
 from torch import nn
 
+from mmdet_detr_plugin.models.detector import feature_padding_mask
 from mmdet_detr_plugin.models.local_detr.head import View
 from mmdet_detr_plugin.models.local_detr.masked_convs import convolve, normalise
 
@@ -109,6 +110,26 @@ def test_padding_changes_nothing(norm_cfg):
         torch.testing.assert_close(found.boxes[:, 0], outputs.boxes[:, image], rtol=1e-3, atol=1e-3)
 
 
+def test_every_convolution_sees_nothing_in_padded_cells():
+    """Also where a coarse cell reaches beyond the image, and finer ones under it do not."""
+    model, sizes = model_of(GROUP_NORM), [(88, 148), (128, 96)]
+    feats, view = features([(96, 160), (128, 96)], (128, 192), 5.0)
+    masks = [feature_padding_mask(sizes, (128, 192), feat.shape[-2:], feat.device) for feat in feats]
+    assert [mask[0].logical_not().sum().item() for mask in masks] == [22 * 37, 11 * 19, 6 * 10, 3 * 5]
+    seen = []
+
+    def look(module, inputs):
+        (mask,) = [mask for mask in masks if mask.shape[-2:] == inputs[0].shape[-2:]]
+        seen.append((inputs[0].masked_select(mask[:, None]) == 0).all().item())
+
+    towers = model.bbox_head.dense_head.cls_tower, model.bbox_head.dense_head.box_tower
+    convs = [module for part in (model.neck.fusions, *towers) for module in part.modules() if isinstance(module, nn.Conv2d)]
+    for conv in convs:
+        conv.register_forward_pre_hook(look)
+    model.bbox_head(model.neck(feats, masks), View(view.scale, masks))
+    assert len(seen) == 4 + 3 * 2 * 2 and all(seen)
+
+
 def test_an_image_of_fewer_cells_than_queries_gets_queries_that_are_nothing():
     """What padding holds reaches neither them nor the others; and they match no object as long as there are others."""
     torch.manual_seed(0)
@@ -117,6 +138,10 @@ def test_an_image_of_fewer_cells_than_queries_gets_queries_that_are_nothing():
     for filling in (0.0, 5.0):
         feats, view = features(sizes, (128, 128), filling)
         outputs.append(model.bbox_head(model.neck(feats, view.padding_masks), view))
+    alone = model.neck([feat[:1, :, : 32 // stride, : 32 // stride] for feat, stride in zip(feats, (4, 8, 16, 32))])
+    found = model.bbox_head(alone, View(torch.ones(1, 1, 4), [None] * 4))  # 21 queries, and nothing else to attend to
+    torch.testing.assert_close(outputs[0].logits[:, 0, :21], found.logits[:, 0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(outputs[0].boxes[:, 0, :21], found.boxes[:, 0], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(outputs[0].logits, outputs[1].logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(outputs[0].boxes, outputs[1].boxes, rtol=1e-4, atol=1e-5)
     is_nothing = (outputs[0].logits == -20).all(-1).all(0)

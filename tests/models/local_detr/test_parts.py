@@ -269,6 +269,21 @@ def test_scores_of_the_dense_head_learn_by_mmdets_quality_focal_loss():
     assert alike[0] == alike[1] != got['loss_cls']
 
 
+def test_boxes_of_padded_cells_learn_nothing():
+    head, gt = DenseHead(num_classes=5, embed_dims=8, num_levels=1), random_gt(1, (48, 48))
+    gt.bboxes = torch.tensor([[16.0, 20.0, 40.0, 44.0]])  # of 48 x 64 pixels; its centre is in row 4 of the cells, row 5 learns too
+    targets = collate_targets([gt], [dict(img_shape=(48, 64))], 5)
+    mask = torch.zeros(1, 6, 8, dtype=torch.bool)
+    mask[:, 5] = True
+    boxes = cxcywh_to_xyxy(random_boxes(1, 48)).requires_grad_()
+    head.loss([torch.randn(1, 5, 6, 8)], boxes, targets, torch.ones(1, 1, 4), [mask])['loss_iou'].backward()
+    learned = (boxes.grad[0] != 0).any(-1).view(6, 8)
+    assert learned[4].any() and not learned[5].any()
+    boxes.grad = None
+    head.loss([torch.randn(1, 5, 6, 8)], boxes, targets, torch.ones(1, 1, 4), [None])['loss_iou'].backward()
+    assert (boxes.grad[0] != 0).any(-1).view(6, 8)[5].any()
+
+
 def test_the_nearer_of_two_objects_wins_a_cell():
     quality, which = assign(torch.tensor([[[1.5 / 8, 0.5, 0.5, 0.5], [3.5 / 8, 0.5, 0.5, 0.5]]]), [2], [(8, 8)])
     row = which[0].view(8, 8)[3]
