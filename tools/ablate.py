@@ -2,7 +2,7 @@
 
     python tools/ablate.py PLAN [--runs NAME ...] [--seeds N ...] [--epochs N] [--data DIR] [--out DIR] [--work-dir DIR]
 
-images: plain DETR, LocalDETR and Faster R-CNN on 50 to 800 images of the shapes data, the same number of iterations.
+images: DETR plain and with aids, LocalDETR and Faster R-CNN on 50 to 800 images of the shapes data, the same number of iterations.
 parts: LocalDETR without some of its parts, on the same data.
 baseline: Faster R-CNN with other optimisers, rates, norms and sizes, on the same data.
 aids: plain DETR with what helps it, all but one, one more, and each alone, on a data set of yours (--data).

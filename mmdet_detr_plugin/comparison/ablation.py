@@ -63,7 +63,9 @@ class Run:
     options: dict = field(default_factory=dict)
 
 
-PLAIN, LOCAL, FASTER_RCNN = (f'{name}_1xb4-10e_shapes' for name in ('detr_r18-half', 'local-detr_r18-half', 'faster-rcnn_r18-half_fpn'))
+PLAIN, AIDED, LOCAL, FASTER_RCNN = (
+    f'{name}_1xb4-10e_shapes' for name in ('detr_r18-half', 'detr-aided_r18-half', 'local-detr_r18-half', 'faster-rcnn_r18-half_fpn')
+)
 SMALL_PLAIN, SMALL_AIDED, SMALL_FASTER_RCNN = (
     f'{name}_1xb2-12e_coco320' for name in ('detr_r18-half', 'detr-aided_r18-half', 'faster-rcnn_r18-half_fpn')
 )
@@ -96,6 +98,7 @@ PLANS = {
         for number in (50, 100, 200, 400, 800)
         for name, config, what in (
             ('detr', PLAIN, 'plain DETR'),
+            ('aided', AIDED, 'plain DETR with all that helps it'),
             ('local', LOCAL, 'LocalDETR'),
             ('faster-rcnn', FASTER_RCNN, 'Faster R-CNN'),
         )
