@@ -32,11 +32,12 @@ class LocalDecoderLayer(ResidualLayer):
         value_dims: int,
         num_points: int,
         num_classes: int,
+        delta_scale: float,
     ) -> None:
         super().__init__(embed_dims, feedforward_channels, dropout, pre_norm=False)
         self.self_attn = RelationAttention(embed_dims, num_heads, dropout)
         self.norm3 = nn.LayerNorm(embed_dims)
-        self.num_points = num_points
+        self.num_points, self.delta_scale = num_points, delta_scale
         # one weight for each point and channel: where in the box something is matters more than what asks for it
         self.box_attn = nn.Linear(num_points**2 * value_dims, embed_dims)
         self.fc_cls = nn.Linear(embed_dims, num_classes)
@@ -94,7 +95,8 @@ class LocalDecoderLayer(ResidualLayer):
         """(B, Q, D), (B, Q, 4) and (B, Q, Q, F) -> class logits (B, Q, K) and refined boxes (B, Q, 4)."""
         overlap = features[..., OVERLAP_WITH_BETTER].amax(-1, keepdim=True)
         penalty = self.duplicate_gain * (overlap - self.duplicate_threshold).clamp(min=0)
-        return apply_linear(self.fc_cls, x) - penalty, refine(boxes_cxcywh_norm, at_least_float32(self.box_mlp(x)))
+        deltas = self.delta_scale * at_least_float32(self.box_mlp(x))
+        return apply_linear(self.fc_cls, x) - penalty, refine(boxes_cxcywh_norm, deltas)
 
 
 def refine(boxes_cxcywh_norm: Tensor, deltas: Tensor) -> Tensor:

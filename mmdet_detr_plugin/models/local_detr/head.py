@@ -114,6 +114,8 @@ class LocalDETRHead(BaseModule):
         value_dims: channels that are sampled from the memory.
         num_dense_convs: convolutions of the dense head before each of its outputs.
         norm_cfg: of these convolutions; batch norm by default.
+        delta_scale: what the decoder's changes of boxes are multiplied by. Below 1 an optimiser's step moves boxes less, as the standard
+            deviations of targets do in R-CNNs.
         jitter: training only: config of ``JitteredBoxes``.
         loss_weights: of ``loss_cls``, ``loss_bbox`` (L1) and ``loss_iou`` (GIoU).
         train_cfg: ``assigner``, default ``ASSIGNER``; any weights, but no other costs.
@@ -138,6 +140,7 @@ class LocalDETRHead(BaseModule):
         value_dims: int = 64,
         num_dense_convs: int = 1,
         norm_cfg: dict | None = None,
+        delta_scale: float = 1.0,
         jitter: dict | None = None,
         loss_weights: dict | None = None,
         train_cfg: dict | None = None,
@@ -173,6 +176,7 @@ class LocalDETRHead(BaseModule):
                 value_dims=value_dims,
                 num_points=num_points,
                 num_classes=num_classes,
+                delta_scale=delta_scale,
             )
             for _ in range(num_decoder_layers)
         )

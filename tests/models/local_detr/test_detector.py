@@ -120,6 +120,29 @@ def test_broken_weights_end_in_the_message_of_the_matching():
         model.loss(**make_batch(SHAPES, [4, 2]))
 
 
+def test_changes_of_boxes_are_scaled():
+    """The first layer's; a centre moves by a share of the box's size, a side by a factor."""
+    torch.manual_seed(0)
+    model = build(config(), randomize_norms=True).eval()
+    for layer in model.bbox_head.layers:
+        torch.nn.init.normal_(layer.box_mlp.layers[-1].weight, std=0.1)
+    image = torch.randn(1, 3, 96, 128)
+    _, start = build_with(model, delta_scale=0.0)(image, None, mode='tensor')
+    _, whole = model(image, None, mode='tensor')
+    _, part = build_with(model, delta_scale=0.25)(image, None, mode='tensor')
+    assert (whole[0] - start[0]).abs().max() > 0.01
+    torch.testing.assert_close(part[0, ..., :2] - start[0, ..., :2], 0.25 * (whole[0, ..., :2] - start[0, ..., :2]), rtol=1e-3, atol=1e-5)
+    factors = (part[0, ..., 2:] / start[0, ..., 2:]), (whole[0, ..., 2:] / start[0, ..., 2:])
+    torch.testing.assert_close(factors[0].log(), 0.25 * factors[1].log(), rtol=1e-3, atol=1e-5)
+
+
+def build_with(model, **head):
+    """The same weights in another head."""
+    other = build(config(**head)).eval()
+    other.load_state_dict(model.state_dict())
+    return other
+
+
 def test_refinement_starts_from_the_dense_boxes():
     """With the initial weights no layer changes a box."""
     model = build(config()).eval()
