@@ -6,6 +6,7 @@ images: DETR plain and with aids, LocalDETR and Faster R-CNN on 50 to 800 images
 parts: LocalDETR without some of its parts, on the same data.
 baseline: Faster R-CNN with other optimisers, rates, norms and sizes, on the same data.
 aids: plain DETR with what helps it, all but one, one more, and each alone, on a data set of yours (--data).
+parts-data: LocalDETR with other steps and rates on a data set of yours.
 baseline-data: Faster R-CNN with other optimisers and rates on a data set of yours.
 
 Every run leaves one JSON file; runs that have one are not repeated, and a run that was interrupted goes on from its last epoch. Without
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument('--runs', nargs='+', metavar='NAME', help='default: all')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], metavar='N')
     parser.add_argument('--epochs', type=int, help="default: the configs'; drops of the rate stay where they are")
-    parser.add_argument('--data', type=Path, help='folder of the shapes (default: data/shapes); of aids and baseline-data: your own')
+    parser.add_argument('--data', type=Path, help='folder of the shapes (default: data/shapes); of aids and of *-data: your own')
     parser.add_argument('--out', type=Path, help='folder of the results')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablation'))
     args = parser.parse_args()

@@ -66,8 +66,8 @@ class Run:
 PLAIN, AIDED, LOCAL, FASTER_RCNN = (
     f'{name}_1xb4-10e_shapes' for name in ('detr_r18-half', 'detr-aided_r18-half', 'local-detr_r18-half', 'faster-rcnn_r18-half_fpn')
 )
-SMALL_PLAIN, SMALL_AIDED, SMALL_FASTER_RCNN = (
-    f'{name}_1xb2-12e_coco320' for name in ('detr_r18-half', 'detr-aided_r18-half', 'faster-rcnn_r18-half_fpn')
+SMALL_PLAIN, SMALL_AIDED, SMALL_LOCAL, SMALL_FASTER_RCNN = (
+    f'{name}_1xb2-12e_coco320' for name in ('detr_r18-half', 'detr-aided_r18-half', 'local-detr_r18-half', 'faster-rcnn_r18-half_fpn')
 )
 ITERATIONS, BATCH_SIZE = 1000, 4  # of every training on shapes
 
@@ -110,6 +110,7 @@ PLANS = {
             ('local-no-jitter', '- jittered boxes', {'model.bbox_head.jitter': None}),
             ('local-no-context', '- view beyond the box', {'model.bbox_head.view_scale': 1.0}),
             ('local-one-layer', 'one decoder layer', {'model.bbox_head.num_decoder_layers': 1}),
+            ('local-fifth-steps', 'boxes move a fifth as far', {'model.bbox_head.delta_scale': 0.2}),
             *((f'local-rate-{rate}', f'rate {rate}', {'optim_wrapper.optimizer.lr': rate}) for rate in (0.0005, 0.002)),
         )
     ],
@@ -123,6 +124,17 @@ PLANS = {
             ('sgd-four-convs', 'SGD at 0.02, four convolutions with norm in the head', _sgd(0.02) | FOUR_CONVS),
             ('adamw-four-convs', 'AdamW at 0.001, four convolutions with norm in the head', _adamw(0.001) | FOUR_CONVS),
             ('adamw-full-size', "AdamW at 0.001, channels and proposals of mmdet's base config", _adamw(0.001) | FULL_SIZE),
+        )
+    ],
+    'parts-data': [
+        Run(name, SMALL_LOCAL, what, changes)
+        for name, what, changes in (
+            ('local', 'LocalDETR', {}),
+            *(
+                (f'local-steps-{scale}', f'boxes move {scale} times as far as without scaling', {'model.bbox_head.delta_scale': scale})
+                for scale in (0.1, 0.5, 1.0)
+            ),
+            *((f'local-rate-{rate}', f'rate {rate}', {'optim_wrapper.optimizer.lr': rate}) for rate in (0.00025, 0.001)),
         )
     ],
     'baseline-data': [
@@ -153,7 +165,7 @@ PLANS = {
 }
 
 
-OWN_DATA = ('aids', 'baseline-data')  # plans on a data set of one's own
+OWN_DATA = ('aids', 'parts-data', 'baseline-data')  # plans on a data set of one's own
 
 
 def results_folder(plan: str) -> Path:
