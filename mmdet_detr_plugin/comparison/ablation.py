@@ -1,6 +1,5 @@
 """Short trainings that differ in one thing each: what helps, what does not, what it costs. What ``tools/ablate.py`` runs."""
 
-import copy
 import hashlib
 import json
 import subprocess
@@ -260,7 +259,7 @@ def _train(run: Run, seed: int, work_dir: Path, options: dict, data: Path | None
 def _claim(work_dir: Path, config: str, values: dict, data: Path | None) -> None:
     """Note what a folder's training is of, so that nothing else is ever taken for its beginning."""
     cfg = Config.fromfile(config)
-    cfg.merge_from_dict(copy.deepcopy(values))
+    cfg.merge_from_dict(values)
     asked = dict(config=cfg.pretty_text)
     if data is not None:
         asked |= dict(annotations=hashlib.sha256((data / 'annotations' / 'train.json').read_bytes()).hexdigest())

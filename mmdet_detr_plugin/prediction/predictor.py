@@ -39,10 +39,8 @@ class Predictor:
         self.pipeline = Compose(_array_pipeline(cfg))
         self.batch_size = batch_size
         self.model = load_model(cfg, checkpoint, device)
-        self.classes = _class_names(cfg, self.model)
-        self.num_things_classes = next(
-            (part.num_things_classes for part in self.model.modules() if hasattr(part, 'num_things_classes')), None
-        )
+        num_classes, self.num_things_classes = _class_counts(self.model)
+        self.classes = _class_names(cfg, self.model, num_classes)
 
     def __call__(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, DetDataSample | None]]:
         """Frames in their order, each with ``pred_instances`` in its own pixels; None for a frame with a problem.
@@ -98,14 +96,20 @@ def together_or_alone(
         yield from zip(group, results, strict=True)
 
 
-def _class_names(cfg: Config, model: nn.Module) -> tuple[str, ...]:
-    """Those of the checkpoint, of the config, of the config's type of data set, or COCO's; one for each of the model's classes."""
+def _class_counts(model: nn.Module) -> tuple[int | None, int | None]:
+    """How many classes a model has, and how many of them are things, where it tells those apart; None = it does not say."""
+    for part in model.modules():
+        if hasattr(part, 'num_things_classes'):
+            return part.num_things_classes + part.num_stuff_classes, part.num_things_classes
+    head = model.bbox_head if hasattr(model, 'bbox_head') else getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
+    return getattr(head, 'num_classes', None), None
+
+
+def _class_names(cfg: Config, model: nn.Module, count: int | None) -> tuple[str, ...]:
+    """Those of the checkpoint, of the config, of the config's type of data set, or COCO's; as many as the model has classes."""
     data_type = DATASETS.get(cfg.get('test_dataloader', {}).get('dataset', {}).get('type') or 'none')
     classes = tuple(model.dataset_meta.get('classes') or getattr(data_type, 'METAINFO', {}).get('classes') or get_classes('coco'))
-    things = model.bbox_head if hasattr(model, 'bbox_head') else getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
-    counts = [part.num_things_classes + part.num_stuff_classes for part in model.modules() if hasattr(part, 'num_stuff_classes')]
-    count = counts[0] if counts else getattr(things, 'num_classes', len(classes))
-    if count != len(classes):
+    if count not in (None, len(classes)):
         raise ValueError(
             f'the model has {count} classes, but {len(classes)} names are known ({", ".join(classes[:5])} ...); expected one for each. '
             'Name them in test_dataloader.dataset.metainfo of the config'

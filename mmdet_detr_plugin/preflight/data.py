@@ -46,7 +46,7 @@ def data_findings(cfg: Config, data: ConfigData | None = None) -> list[Finding]:
 
 
 def check_evaluation_file(cfg: dict, data: ConfigData) -> list[Finding]:
-    """What the metric reads: the file of the loader, with what pycocotools needs."""
+    """What the metrics read: the file of the loader, with what pycocotools needs, and the PNGs of segments."""
     findings = []
     for loader in ('val', 'test'):
         evaluators = cfg.get(f'{loader}_evaluator') or []

@@ -13,6 +13,6 @@ model = dict(
 )
 
 # The paper's rate: at 5e-4 the post-norm encoder collapses within five epochs to one vector for all cells, and nothing is learned from it.
-# It is the same for batches of two and of four, as the collapse sets the limit and not the noise of small batches.
+# It is the same for batches of two and of four; whether four bear more has not been tried.
 # Gradients have norms of some hundreds; clipping only evens out single steps, since AdamW divides by their size.
 optim_wrapper = dict(optimizer=dict(lr=1e-4), clip_grad=dict(max_norm=1.0))

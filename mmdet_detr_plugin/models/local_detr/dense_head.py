@@ -16,7 +16,7 @@ from ...devices import at_least_float32, integers, to_device
 from ..set_criterion import average_over_ranks
 from ..targets import Targets
 from .box_attention import level_of_boxes
-from .masked_convs import blank, normalise
+from .masked_convs import blank, flat_padding, normalise
 
 RADIUS = 1.5  # cells around an object's centre that learn it, along each axis
 CELLS_OF_OBJECT = 4  # along a side, about; decides the level
@@ -109,8 +109,7 @@ class DenseHead(BaseModule):
         wanted = objects.gather(1, which[..., None].expand(-1, -1, 4)) if has_objects else boxes.detach()  # of every cell, to wait for none
         target = F.one_hot(labels, self.num_classes) * quality[..., None]
         focal = (target - flat.detach().sigmoid()).square()
-        if padding_masks[0] is not None:
-            padding = torch.cat([mask.flatten(1) for mask in padding_masks], dim=1)
+        if (padding := flat_padding(padding_masks)) is not None:
             focal, quality = focal.masked_fill(padding[..., None], 0), quality.masked_fill(padding, 0)
         norm = average_over_ranks(quality.sum())
         loss_cls = F.binary_cross_entropy_with_logits(flat, target, focal, reduction='sum') / norm

@@ -27,6 +27,7 @@ from ..training_aids.jittered_boxes import JitteredQueries
 from .box_attention import level_of_boxes, sample_in_boxes
 from .decoder import LocalDecoderLayer
 from .dense_head import DenseHead
+from .masked_convs import flat_padding
 from .query_selection import select_locations
 from .relation_attention import pair_features
 from .varifocal_loss import varifocal_loss
@@ -189,9 +190,10 @@ class LocalDETRHead(BaseModule):
             view: where the images lie in the batch.
             extra: boxes that go through the decoder beside the selected ones, in training.
         """
-        dense = self.dense_head(memory[-self.num_dense_levels :], view.padding_masks[-self.num_dense_levels :])
+        masks = view.padding_masks[-self.num_dense_levels :]
+        dense = self.dense_head(memory[-self.num_dense_levels :], masks)
         scores = [logits.detach().float().sigmoid().amax(1, keepdim=True) for logits in dense[0]]
-        selected, is_used = select_locations(scores, view.padding_masks[-self.num_dense_levels :], self.num_queries)
+        selected, is_used = select_locations(scores, masks, self.num_queries)
         boxes = dense[1].detach().gather(1, selected[..., None].expand(-1, -1, 4))  # (B, N, 4) -> (B, Q, 4)
         boxes = xyxy_to_cxcywh(boxes) / view.scale
         best = torch.cat([score.flatten(1) for score in scores], dim=1).gather(1, selected)  # (B, Q)
@@ -220,8 +222,8 @@ class LocalDETRHead(BaseModule):
         shapes = [tuple(level.shape[-2:]) for level in memory]
         tokens = torch.cat([level.flatten(2) for level in memory], dim=2).transpose(1, 2)  # (B, N, D)
         values = apply_linear(self.value_proj, tokens)
-        if view.padding_masks[0] is not None:  # as beyond the memory
-            values = values.masked_fill(torch.cat([mask.flatten(1) for mask in view.padding_masks], dim=1)[..., None], 0)
+        if (padding := flat_padding(view.padding_masks)) is not None:  # as beyond the memory
+            values = values.masked_fill(padding[..., None], 0)
         x, all_logits, all_boxes = None, [], []
         for layer in self.layers:
             boxes = boxes.detach()

@@ -3,6 +3,8 @@
 Letters: B images, C channels, h x w cells. A ``padding_mask`` is (B, h, w), True = padding; None when nothing is padded.
 """
 
+from collections.abc import Sequence
+
 import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
@@ -13,6 +15,13 @@ from ...devices import at_least_float32
 def blank(x: Tensor, padding_mask: Tensor | None) -> Tensor:
     """(B, C, h, w) with zeros in padded cells, as a convolution sees them beyond a border."""
     return x if padding_mask is None else x * (~padding_mask)[:, None].to(x.dtype)
+
+
+def flat_padding(padding_masks: Sequence[Tensor | None]) -> Tensor | None:
+    """(B, N), which cells of all levels one after the other are padding; None where nothing is padded."""
+    if any(mask is None for mask in padding_masks):  # then it is None for all
+        return None
+    return torch.cat([mask.flatten(1) for mask in padding_masks], dim=1)
 
 
 def convolve(module: ConvModule, x: Tensor, padding_mask: Tensor | None) -> Tensor:

@@ -31,5 +31,6 @@ def select_locations(scores: Sequence[Tensor], padding_masks: Sequence[Tensor | 
         is_maximum = F.max_pool2d(score, 3, stride=1, padding=1) == score
         rank = torch.where(is_maximum, score, -score.abs())
         ranks.append(rank.flatten(1))
-    best, indices = torch.cat(ranks, dim=1).topk(min(number, sum(rank.shape[1] for rank in ranks)), dim=1)
+    ranks = torch.cat(ranks, dim=1)
+    best, indices = ranks.topk(min(number, ranks.shape[1]), dim=1)
     return indices, None if all(mask is None for mask in padding_masks) else best > PADDING
