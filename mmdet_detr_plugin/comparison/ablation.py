@@ -109,7 +109,7 @@ PLANS = {
             ('local-no-jitter', '- jittered boxes', {'model.bbox_head.jitter': None}),
             ('local-no-context', '- view beyond the box', {'model.bbox_head.view_scale': 1.0}),
             ('local-one-layer', 'one decoder layer', {'model.bbox_head.num_decoder_layers': 1}),
-            ('local-fifth-steps', 'boxes move a fifth as far', {'model.bbox_head.delta_scale': 0.2}),
+            ('local-full-steps', 'boxes move five times as far', {'model.bbox_head.delta_scale': 1.0}),
             *((f'local-rate-{rate}', f'rate {rate}', {'optim_wrapper.optimizer.lr': rate}) for rate in (0.0005, 0.002)),
         )
     ],

@@ -1,5 +1,6 @@
 # LocalDETR for small images, trained from scratch: the backbone of faster-rcnn_r18_fpn_scratch.py, half of the channels behind it.
 # Residual branches start open (zero_init_residual=False): scales that start at zero need more steps to open than a short schedule has.
+# delta_scale: AdamW's steps move boxes a fifth as far (three seeds on raccoon, 12 epochs: AP 0.263 instead of 0.229)
 _base_ = './local-detr_r18.py'
 
 model = dict(
@@ -13,6 +14,7 @@ model = dict(
         num_dense_convs=1,
         norm_cfg=dict(_delete_=True, type='BN'),
         jitter=dict(copies=4),
+        delta_scale=0.2,
     ),
     test_cfg=dict(max_per_img=50),
 )
