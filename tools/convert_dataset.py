@@ -1,6 +1,6 @@
 """Convert a COCO, Pascal VOC or YOLO folder to COCO JSON. Images stay where they are.
 
-python tools/convert_dataset.py SRC [--out DIR] [--val-fraction 0.2] [--seed 0]
+python tools/convert_dataset.py SRC [--out DIR] [--val-fraction 0.2] [--seed 0] [--panoptic]
 """
 
 import argparse
@@ -18,12 +18,13 @@ def main() -> None:
     parser.add_argument('--out', type=Path, help='folder to write (default: data/<name of SRC>)')
     parser.add_argument('--val-fraction', type=float, default=0.2, help='validation images where the source has no split (default: 0.2)')
     parser.add_argument('--seed', type=int, default=0, help='of that division')
+    parser.add_argument('--panoptic', action='store_true', help="read the segments of COCO's panoptic format, for panoptic configs")
     args = parser.parse_args()
     if not 0 < args.val_fraction < 1:
         parser.error(f'--val-fraction must lie between 0 and 1, got {args.val_fraction}')
     out = args.out or Path('data') / args.source.resolve().name
     try:
-        records = with_splits(read_dataset(args.source), args.val_fraction, args.seed)
+        records = with_splits(read_dataset(args.source, args.panoptic), args.val_fraction, args.seed)
         files = write_coco(records, out, args.source)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from mmdet_detr_plugin.config_files import find_config
-from mmdet_detr_plugin.datasets.conversion import config_for_dataset
+from mmdet_detr_plugin.datasets.data_configs import config_for_dataset
 from mmdet_detr_plugin.files import write_atomically
 
 

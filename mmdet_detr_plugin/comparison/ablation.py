@@ -13,7 +13,8 @@ from mmengine.config import Config
 
 from ..benchmark.results import machine
 from ..config_files import config_path, configs_folder, flat, mmdet_train_script
-from ..datasets.conversion import config_for_dataset, converted_folder
+from ..datasets.conversion import converted_folder
+from ..datasets.data_configs import config_for_dataset
 from ..files import write_json
 from .runs import last_scalars, seconds_per_epoch
 

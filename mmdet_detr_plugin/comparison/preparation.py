@@ -8,7 +8,8 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ..config_files import find_config, read_config
-from ..datasets.conversion import config_for_dataset, converted_folder, is_converted
+from ..datasets.conversion import converted_folder, is_converted
+from ..datasets.data_configs import config_for_dataset, trains_on_segments
 from ..files import write_atomically, write_json
 from .evaluators import check_evaluators
 
@@ -41,7 +42,8 @@ def load_models(configs: Sequence[Path], data: Path | None = None, epochs: int |
 
     Args:
         configs: files, or names of shipped configs.
-        data: folder of ``tools/convert_dataset.py``, or a COCO, VOC or YOLO folder, which is converted into ``work_dir / 'data'``.
+        data: folder of ``tools/convert_dataset.py``, or a COCO, VOC or YOLO folder, which is converted into ``work_dir / 'data'``: its
+            segments, when a config is for panoptic data.
         epochs: replaces the configs' own; drops of the rate move in proportion, warm-up by iterations stays.
 
     Raises:
@@ -55,7 +57,7 @@ def load_models(configs: Sequence[Path], data: Path | None = None, epochs: int |
     if data is not None:
         if work_dir is None and not is_converted(data / 'annotations' / 'train.json'):
             raise ValueError(f'{data} must be converted first: python tools/convert_dataset.py {data}')
-        data, _ = converted_folder(data, work_dir)
+        data, _ = converted_folder(data, work_dir, panoptic=any(trains_on_segments(read_config(path)) for path in paths))
     models = []
     for path in paths:
         cfg = Config.fromstring(config_for_dataset(path, data), '.py') if data is not None else read_config(path)

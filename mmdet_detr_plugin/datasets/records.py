@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 
@@ -22,6 +22,8 @@ class Box:
     Attributes:
         is_crowd: a region that is neither an object nor background; not trained on, ignored in evaluation.
         area: of the object's mask where the source gives one; otherwise the box's.
+        segment_id: of the box's pixels in the image's ``segment_map``.
+        mask: of a thing among segments, (H, W) as COCO's compressed run lengths.
     """
 
     class_name: str
@@ -31,17 +33,23 @@ class Box:
     h: float
     is_crowd: bool = False
     area: float | None = None
+    segment_id: int | None = None
+    mask: dict | None = None
 
 
 @dataclass
 class ImageRecord:
-    """One image with its objects; ``split`` is 'train', 'val' or 'test', or None when the data set does not say."""
+    """One image with its objects; ``split`` is 'train', 'val' or 'test', or None when the data set does not say.
+
+    In panoptic data ``boxes`` are those of all segments, stuff among them, and ``segment_map`` is the PNG of their ids.
+    """
 
     path: Path
     width: int
     height: int
     boxes: list[Box]
     split: str | None = None
+    segment_map: Path | None = None
 
 
 @dataclass
@@ -49,8 +57,9 @@ class DatasetRecords:
     """What was read from a folder.
 
     Attributes:
-        layout: 'COCO', 'VOC' or 'YOLO'.
-        classes: names in the order of the source.
+        layout: 'COCO', 'VOC', 'YOLO' or 'COCO panoptic'.
+        classes: names in the order of the source; in panoptic data things first.
+        stuff: the last of ``classes``, which are regions and not counted.
         notes: what was left out or changed, and why -> where.
     """
 
@@ -58,6 +67,11 @@ class DatasetRecords:
     classes: list[str]
     images: list[ImageRecord] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
+    stuff: list[str] = field(default_factory=list)
+
+    @property
+    def is_panoptic(self) -> bool:
+        return any(image.segment_map for image in self.images)
 
     def note(self, reason: str, where: object) -> None:
         self.notes.setdefault(reason, []).append(printable(where))
@@ -65,7 +79,9 @@ class DatasetRecords:
     def class_counts(self, split: str | None = None) -> Counter:
         return Counter(box.class_name for image in self.images if split in (None, image.split) for box in image.boxes)
 
-    def add_image(self, path: Path, boxes_of, split: str | None, stated_size: tuple[int, int] | None = None) -> None:
+    def add_image(
+        self, path: Path, boxes_of, split: str | None, stated_size: tuple[int, int] | None = None, segment_map: Path | None = None
+    ) -> None:
         """Measure an image and add it, or note why it is left out.
 
         Args:
@@ -87,7 +103,7 @@ class DatasetRecords:
         if found is None:
             return None
         boxes = [kept for box in found if (kept := self._clipped(box, width, height, path))]
-        self.images.append(ImageRecord(path, width, height, boxes, split))
+        self.images.append(ImageRecord(path, width, height, boxes, split, segment_map))
 
     def _clipped(self, box: Box, width: int, height: int, path: Path) -> Box | None:
         """The part of a box inside its image, if at least one pixel is left."""
@@ -101,7 +117,7 @@ class DatasetRecords:
         if max(x0 - box.x, y0 - box.y, box.x + box.w - x1, box.y + box.h - y1) > 1:
             self.note('box clipped to its image (kept)', where)
         area = None if box.area is None else min(box.area, (x1 - x0) * (y1 - y0))
-        return Box(box.class_name, x0, y0, x1 - x0, y1 - y0, box.is_crowd, area)
+        return replace(box, x=x0, y=y0, w=x1 - x0, h=y1 - y0, area=area)
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..config_files import find_config
-from ..datasets.conversion import config_for_dataset, converted_folder
+from ..config_files import find_config, read_config
+from ..datasets.conversion import converted_folder
+from ..datasets.data_configs import config_for_dataset, trains_on_segments
 from .finding import WARNING, Finding
 
 
@@ -14,7 +15,8 @@ def config_for_folder(data: Path, work_dir: Path, config: Path | None = None) ->
     """Point a config at a folder.
 
     Args:
-        data: folder of ``tools/convert_dataset.py``, or a COCO, VOC or YOLO folder, which is converted below ``work_dir``.
+        data: folder of ``tools/convert_dataset.py``, or a COCO, VOC or YOLO folder, which is converted below ``work_dir``:
+            its segments for a panoptic config.
         config: a file, or the name of a shipped config; without one, the result has loaders only.
 
     Returns:
@@ -25,7 +27,8 @@ def config_for_folder(data: Path, work_dir: Path, config: Path | None = None) ->
         ValueError: when the folder has no layout that is known, or the config no ``num_classes``.
     """
     source = data
-    data, records = converted_folder(data, work_dir)
+    panoptic = config is not None and trains_on_segments(read_config(config))
+    data, records = converted_folder(data, work_dir, panoptic)
     advice = 'correct it in the source, if it is not meant'
     notes = records.notes.items() if records else ()
     findings = [Finding('data', WARNING, f'{source}: {reason}: {len(where)}, the first: {where[0]}', advice) for reason, where in notes]

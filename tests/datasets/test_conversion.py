@@ -11,7 +11,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from mmdet_detr_plugin.datasets.conversion import check_class_name, config_for_dataset, with_splits, write_coco
+from mmdet_detr_plugin.datasets.conversion import check_class_name, with_splits, write_coco
+from mmdet_detr_plugin.datasets.data_configs import config_for_dataset
 from mmdet_detr_plugin.datasets.readers import read_dataset
 
 from ..conftest import ROOT
@@ -366,11 +367,10 @@ def test_test_split_is_used_for_testing(tmp_path):
 @pytest.mark.parametrize(
     'name', ['shapes/panoptic-local-detr_r18-half_1xb4-10e_shapes-panoptic', 'panoptic_detr/panoptic-detr_r50_8xb2-1x_coco']
 )
-def test_panoptic_configs_are_refused(tmp_path, name):
-    """Their PNGs and numbers of classes would be those of other data."""
+def test_panoptic_configs_need_segments(tmp_path, name):
     make_yolo(tmp_path / 'src')
     write_coco(with_splits(read_dataset(tmp_path / 'src')), tmp_path / 'out', tmp_path / 'src')
-    with pytest.raises(ValueError, match='several evaluators, as configs for panoptic data have, and .*out has boxes alone'):
+    with pytest.raises(ValueError, match='is for panoptic data and .*out has boxes alone; expected .*--panoptic'):
         config_for_dataset(ROOT / f'configs/{name}.py', tmp_path / 'out')
 
 

@@ -3,17 +3,25 @@
 from pathlib import Path
 
 from ..records import DatasetRecords
-from . import coco, voc, yolo
+from . import coco, coco_panoptic, voc, yolo
 
 READERS = {'YOLO': yolo, 'COCO': coco, 'VOC': voc}
 LOOKED_FOR = (
     'a YOLO data.yaml with "names" and "train", or classes.txt; COCO JSON files with "images", "annotations" and "categories" in the '
     "folder, its annotations/ or a split's folder; Pascal VOC XML files in the folder, Annotations/ or annotations/"
 )
+PANOPTIC_READERS = {'COCO panoptic': coco_panoptic}
+PANOPTIC_LOOKED_FOR = (
+    'JSON files of COCO\'s panoptic format, whose annotations have "segments_info" and the "file_name" of a PNG of segment ids, in the '
+    "folder, its annotations/ or a split's folder"
+)
 
 
-def read_dataset(source: Path) -> DatasetRecords:
+def read_dataset(source: Path, panoptic: bool = False) -> DatasetRecords:
     """Recognise the layout of a folder and read it.
+
+    Args:
+        panoptic: read segments instead of boxes.
 
     Raises:
         FileNotFoundError: when there is no such folder.
@@ -21,14 +29,17 @@ def read_dataset(source: Path) -> DatasetRecords:
     """
     if not source.is_dir():
         raise FileNotFoundError(f'{source} is not a folder')
-    for reader in READERS.values():
+    readers, looked_for = (PANOPTIC_READERS, PANOPTIC_LOOKED_FOR) if panoptic else (READERS, LOOKED_FOR)
+    for reader in readers.values():
         if found := reader.find(source):
             records = reader.read(source, found)
             break
     else:
-        inner = [folder.name for folder in sorted(source.iterdir()) if folder.is_dir() and any(r.find(folder) for r in READERS.values())]
+        inner = [folder.name for folder in sorted(source.iterdir()) if folder.is_dir() and any(r.find(folder) for r in readers.values())]
         hint = f' Did you mean {source / inner[0]}?' if inner else ''
-        raise ValueError(f'{source} has no layout known here. Looked for: {LOOKED_FOR}.{hint}')
+        if not panoptic and coco_panoptic.find(source):
+            hint = ' It has panoptic segments: convert it with --panoptic, and take a panoptic config.'
+        raise ValueError(f'{source} has no layout known here. Looked for: {looked_for}.{hint}')
     if not any(image.boxes for image in records.images):
         notes = '; '.join(f'{reason}: {len(where)}, for instance {where[0]}' for reason, where in records.notes.items())
         raise ValueError(f'{source} looks like {records.layout}, but no image with an object could be used. {notes or "It is empty."}')

@@ -16,21 +16,25 @@ CONVERTED = 'mmdet_detr_plugin.converted'  # info.format of what this package wr
 
 def find(source: Path) -> dict[Path, dict]:
     """Detection JSON files with their content, so that large ones are parsed once; names of other tasks are not opened."""
-    candidates = sorted(
-        (*source.glob('*.json'), *source.glob('annotations/*.json'), *source.glob('*/*.json'), *source.glob('*/annotations/*.json'))
-    )
+    candidates = json_files(source)
     instances = _detection_files(path for path in candidates if path.stem.startswith('instances_'))
     if instances:
         return instances
-    return _detection_files(path for path in dict.fromkeys(candidates) if not path.stem.startswith(OTHER_TASKS))
+    return _detection_files(path for path in candidates if not path.stem.startswith(OTHER_TASKS))
+
+
+def json_files(source: Path) -> list[Path]:
+    """Where annotation files of COCO's formats lie."""
+    patterns = ('*.json', 'annotations/*.json', '*/*.json', '*/annotations/*.json')
+    return sorted({path for pattern in patterns for path in source.glob(pattern)})
 
 
 def _detection_files(paths: Iterable[Path]) -> dict[Path, dict]:
-    return {path: content for path in paths if (content := _detection(path))}
+    return {path: content for path in paths if (content := coco_content(path, panoptic=False))}
 
 
-def _detection(path: Path) -> dict | None:
-    """The file's content, if it holds boxes that another program wrote."""
+def coco_content(path: Path, panoptic: bool) -> dict | None:
+    """The file's content, if it holds boxes, or panoptic segments, that another program wrote."""
     try:
         content = json.loads(read_text(path))
     except (ValueError, RecursionError):  # nested too deeply: no COCO file either
@@ -40,7 +44,7 @@ def _detection(path: Path) -> dict | None:
     is_panoptic = any('segments_info' in item for item in content['annotations'][:1] if isinstance(item, dict))
     info = content.get('info')
     is_ours = isinstance(info, dict) and info.get('format') == CONVERTED
-    return None if is_panoptic or is_ours else content
+    return None if is_panoptic != panoptic or is_ours else content
 
 
 def read(source: Path, files: dict[Path, dict]) -> DatasetRecords:
@@ -86,23 +90,36 @@ def _check_unique(path: Path, content: dict) -> None:
 
 
 def _add(records, source: Path, path: Path, image: dict, names: dict, annotations: list[dict], split: str | None, listed_in: dict) -> None:
+    if image_path := listed_image(records, source, path, image, split, listed_in):
+        size = image.get('width'), image.get('height')
+        records.add_image(image_path, lambda w, h: _boxes(records, path, names, annotations), split, size if all(size) else None)
+
+
+def listed_image(records, source: Path, path: Path, image: dict, split: str | None, listed_in: dict[Path, Path]) -> Path | None:
+    """Where an image that an annotation file lists should be; None, and a note, where its name is of no use.
+
+    Args:
+        listed_in: which file has listed an image before; the image is added.
+
+    Raises:
+        ValueError: when two files list it.
+    """
     file_name = str(image.get('file_name', '')).replace('\\', '/')
     if not file_name or leaves(file_name):
         return records.note('file_name is empty or points outside of the data set', f'{path.name}: {file_name!r}')
-    image_path = _image_path(source, path, file_name, split)
+    image_path = image_path_of(source, path, file_name, split)
     other = listed_in.setdefault(image_path, path)
     if other != path:
         raise ValueError(
             f'{image_path} is listed in {other} and in {path}. Expected every image once; move the file that is not meant (an older or a '
             'combined one) out of the folder.'
         )
-    size = image.get('width'), image.get('height')
-    records.add_image(image_path, lambda w, h: _boxes(records, path, names, annotations), split, size if all(size) else None)
+    return image_path
 
 
-def _image_path(source: Path, json_path: Path, file_name: str, split: str | None) -> Path:
+def image_path_of(source: Path, json_path: Path, file_name: str, split: str | None) -> Path:
     """The usual places of a split's images; the first is the one named in messages when there is none."""
-    stem = json_path.stem.removeprefix('instances_')
+    stem = json_path.stem.removeprefix('instances_').removeprefix('panoptic_')
     folders = [
         source / stem,
         source,

@@ -1,0 +1,14 @@
+_base_ = [
+    '../_base_/models/panoptic-fpn_r18_fpn_scratch.py',
+    '../_base_/datasets/coco_320_panoptic.py',
+    '../_base_/schedules/schedule_40e_small.py',
+]
+
+model = dict(
+    backbone=dict(base_channels=32, stem_channels=32),
+    neck=dict(in_channels=[32, 64, 128, 256]),
+    # 1/64 of an image of 320 x 240
+    test_cfg=dict(panoptic=dict(stuff_area_limit=1200)),
+)
+# for batches of two images
+optim_wrapper = dict(optimizer=dict(lr=5e-4))

@@ -1,0 +1,171 @@
+"""Small configs that point any model at a converted data set."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config_files import read_config
+from .conversion import check_class_name, is_converted
+
+SEGMENTS = 'panoptic_'  # before the split, in the name of a file of segments
+
+
+def trains_on_segments(cfg) -> bool:
+    """Whether a resolved config reads panoptic data: its training data have a folder of PNGs."""
+    dataset = cfg.get('train_dataloader', {}).get('dataset', {})
+    return bool(dataset.get('data_prefix', {}).get('seg'))
+
+
+def config_for_dataset(config_file: Path, data: Path) -> str:
+    """The text of a small config that inherits ``config_file`` and trains it on a converted data set.
+
+    Every ``num_classes`` of the model's heads is set to the data's; paths are absolute, so that the config works from any folder. Testing
+    uses the test split where there is one, otherwise validation. A config for panoptic data is pointed at the segments, and its numbers of
+    things and of stuff are set, too.
+
+    Args:
+        data: folder that ``write_coco`` wrote.
+
+    Raises:
+        FileNotFoundError: when the data set or its images are not there.
+        ValueError: when it was not written by ``write_coco``, is panoptic and has no segments, or the numbers of classes of the model are
+            not found.
+    """
+    cfg = read_config(config_file)
+    panoptic = trains_on_segments(cfg)
+    if panoptic and not (data / 'annotations' / f'{SEGMENTS}train.json').is_file() and is_converted(data / 'annotations' / 'train.json'):
+        raise ValueError(
+            f'{config_file} is for panoptic data and {data} has boxes alone; expected a folder that tools/convert_dataset.py --panoptic '
+            'wrote, or a config for boxes, such as local-detr_r18-half_1xb2-12e_coco320'
+        )
+    prefix = SEGMENTS if panoptic else ''
+    converted = _read_converted(data / 'annotations' / f'{prefix}train.json')
+    for name in converted.classes:
+        check_class_name(name)
+    root = data.resolve()
+    images = (root / converted.image_root).resolve()
+    if not images.is_dir():
+        raise FileNotFoundError(f'the images of {data} should be in {images}, which is not there; convert the data set again')
+    if panoptic:
+        changes = _panoptic_class_changes(cfg.model.to_dict(), len(converted.classes), converted.num_stuff, config_file)
+    else:
+        changes = _changes(cfg.model.to_dict(), lambda key, value: len(converted.classes) if key == 'num_classes' else None)
+    if not changes:
+        raise ValueError(f'{config_file} has no num_classes in its model; is it a detection config?')
+    test = 'test' if (root / 'annotations' / f'{prefix}test.json').is_file() else 'val'
+    folder = _literal(f'{images}/')
+    folders = f'dict(img={folder}, seg={folder})' if panoptic else f'dict(img={folder})'
+
+    def dataset(split: str) -> str:
+        file = f"'annotations/{prefix}{split}.json'"
+        return f'dict(dataset=dict(data_root=data_root, metainfo=metainfo, ann_file={file}, data_prefix={folders}))'
+
+    def evaluator(key: str, split: str) -> str:
+        configured = cfg.get(key)
+        if isinstance(configured, list):  # given whole, as mmengine merges no lists
+            return _literal([{**item.to_dict(), **_evaluated_files(item, split, root, images)} for item in configured])
+        return _literal(_evaluated_files(configured, split, root, images))
+
+    return f"""# {config_file.name} on a data set converted by tools/convert_dataset.py
+_base_ = {_literal(str(config_file.resolve()))}
+
+data_root = {_literal(f'{root}/')}
+metainfo = dict(classes={_literal(converted.classes)}, palette=None)
+model = {changes!r}
+train_dataloader = {dataset('train')}
+val_dataloader = {dataset('val')}
+test_dataloader = {dataset(test)}
+val_evaluator = {evaluator('val_evaluator', 'val')}
+test_evaluator = {evaluator('test_evaluator', test)}
+"""
+
+
+def _evaluated_files(evaluator: dict | None, split: str, root: Path, images: Path) -> dict:
+    """The files of an evaluator: of segments where it has the folder of their PNGs, else of things."""
+    if 'seg_prefix' in (evaluator or {}):
+        return dict(ann_file=f'{root}/annotations/{SEGMENTS}{split}.json', seg_prefix=f'{images}/')
+    return dict(ann_file=f'{root}/annotations/{split}.json')
+
+
+@dataclass
+class _Converted:
+    classes: tuple[str, ...]
+    image_root: str
+    num_stuff: int
+
+
+def _read_converted(train: Path) -> _Converted:
+    """What configs need of a file that ``write_coco`` wrote."""
+    if not train.is_file():
+        raise FileNotFoundError(f'{train} does not exist; expected a folder that tools/convert_dataset.py wrote')
+    if not is_converted(train):
+        raise ValueError(f'{train} was not written by tools/convert_dataset.py, or is damaged; convert the data set first')
+    content = json.loads(train.read_bytes())
+    try:
+        classes, image_root = tuple(category['name'] for category in content['categories']), content['info']['image_root']
+        num_stuff = sum(not category.get('isthing', 1) for category in content['categories'])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f'{train} is not whole ({type(error).__name__}: {error}); convert the data set again') from error
+    if not isinstance(image_root, str) or '\0' in image_root or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f'{train} holds no class names and image_root; convert the data set again')
+    return _Converted(classes, image_root, num_stuff)
+
+
+def _literal(value: object) -> str:
+    """A Python literal without braces in its texts: mmengine would take double ones for a variable to substitute."""
+    if isinstance(value, dict):
+        return f'dict({", ".join(f"{key}={_literal(item)}" for key, item in value.items())})'
+    if isinstance(value, list):
+        return f'[{", ".join(map(_literal, value))}]'
+    return repr(value).replace('{', '\\x7b')
+
+
+def _panoptic_class_changes(model: dict, num_classes: int, num_stuff: int, config_file: Path) -> dict:
+    """The numbers of classes of a panoptic model: which are of all and which of things alone, its own numbers say."""
+    own = dict(_numbers(model, ('num_things_classes', 'num_stuff_classes')))
+    things, stuff = own.get('num_things_classes'), own.get('num_stuff_classes')
+    if things is None or stuff is None:
+        raise ValueError(f'{config_file} has no num_things_classes and num_stuff_classes in its model; is it a panoptic config?')
+    if not stuff and num_stuff:
+        raise ValueError(f'{config_file} has no stuff (num_stuff_classes=0), the data set {num_stuff} classes of it; give the model some')
+    numbers = dict(num_things_classes=num_classes - num_stuff, num_stuff_classes=num_stuff)
+
+    def changed(key: str, value: object) -> int | None:
+        if key != 'num_classes':
+            return numbers.get(key)
+        if value not in (things, things + stuff):
+            raise ValueError(
+                f'{config_file} has num_classes={value!r} in its model; expected {things} (its things) or {things + stuff} (with stuff)'
+            )
+        return num_classes if value == things + stuff else num_classes - num_stuff
+
+    return _changes(model, changed)
+
+
+def _numbers(model: dict, keys: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    for key, value in model.items():
+        if key in keys:
+            yield key, value
+        elif isinstance(value, dict):
+            yield from _numbers(value, keys)
+
+
+def _changes(model: dict, changed) -> dict:
+    """The nested dict that sets what ``changed(key, value)`` says in a model's heads; lists (cascades) are given whole."""
+    changes = {}
+    for key, value in model.items():
+        if key == 'rpn_head':  # objects against background, whatever the data
+            continue
+        if (number := changed(key, value)) is not None:
+            changes[key] = number
+        elif isinstance(value, dict) and (inner := _changes(value, changed)):
+            changes[key] = inner
+        elif isinstance(value, list) and any(isinstance(item, dict) and _changes(item, changed) for item in value):
+            changes[key] = [_merged(item, _changes(item, changed)) if isinstance(item, dict) else item for item in value]
+    return changes
+
+
+def _merged(model: dict, changes: dict) -> dict:
+    changed = {key: _merged(model[key], value) if isinstance(value, dict) else value for key, value in changes.items()}
+    return {**model, **changed}
