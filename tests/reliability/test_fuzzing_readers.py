@@ -19,6 +19,7 @@ from mmdet_detr_plugin.checkpoints.convert_file import read_classes
 from mmdet_detr_plugin.checkpoints.hf_files import classes_of
 from mmdet_detr_plugin.checkpoints.reading import classes_in, read_checkpoint, weights_of
 from mmdet_detr_plugin.datasets.conversion import check_class_name, with_splits, write_coco
+from mmdet_detr_plugin.datasets.panoptic.segment_ids import encode_png
 from mmdet_detr_plugin.datasets.readers import read_dataset
 from mmdet_detr_plugin.deployment.description import FORMAT, Description
 from mmdet_detr_plugin.preflight.annotations import read_annotations
@@ -31,6 +32,12 @@ CLASSES = ('cat', 'dog')
 IMAGES = [dict(id=i, file_name=f'{i}.png', width=SIZE[0], height=SIZE[1]) for i in range(3)]
 BOXES = [dict(id=i, image_id=i % 3, category_id=1 + i % 2, bbox=[2 * i, i, 9, 8.5], area=76.5, iscrowd=0) for i in range(5)]
 COCO = dict(info={}, images=IMAGES, annotations=BOXES, categories=[dict(id=1 + i, name=name) for i, name in enumerate(CLASSES)])
+SEGMENTS = [dict(id=i, category_id=1 + i % 2, bbox=[0, 0, 9, 9], area=81, iscrowd=0) for i in (1, 2)]
+PANOPTIC = dict(
+    images=IMAGES,
+    annotations=[dict(image_id=i, file_name=f'{i}.png', segments_info=SEGMENTS) for i in range(3)],
+    categories=[dict(id=1 + i, name=name, isthing=1 - i) for i, name in enumerate(CLASSES)],
+)
 YAML = dict(path='.', names=dict(enumerate(CLASSES)), train='images', val=['images'], nc=2)
 TAGGED = [
     *('&a [*a]', '!!python/object/apply:os.getpid []', '2001-99-99', '!!binary "x"', '<<: {a: 1}', '? [1]\n: 2', '0x' + 'f' * 9000),
@@ -57,10 +64,13 @@ METADATA = dict(
 def folder(tmp_path_factory) -> Iterator[Path]:
     """Images for every case; annotations are written anew for each, without waiting for the disk."""
     root = tmp_path_factory.mktemp('fuzzing')
-    for layout in ('coco', 'voc', 'yolo'):
+    for layout in ('coco', 'voc', 'yolo', 'panoptic'):
         (root / layout / 'images').mkdir(parents=True)
         for image in IMAGES:
             cv2.imwrite(str(root / layout / 'images' / image['file_name']), np.zeros((SIZE[1], SIZE[0], 3), np.uint8))
+    (root / 'panoptic' / 'segments').mkdir()
+    for image in IMAGES:
+        (root / 'panoptic' / 'segments' / image['file_name']).write_bytes(encode_png(np.indices((SIZE[1], SIZE[0]))[0] // 10))
     (root / 'voc' / 'Annotations').mkdir()
     (root / 'yolo' / 'labels').mkdir()
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -68,9 +78,9 @@ def folder(tmp_path_factory) -> Iterator[Path]:
         yield root
 
 
-def check_read(source: Path, *names: str) -> None:
+def check_read(source: Path, *names: str, panoptic: bool = False) -> None:
     """Read, converted and valid; or refused."""
-    records = refused_or(lambda: read_dataset(source), *names, str(source))
+    records = refused_or(lambda: read_dataset(source, panoptic), *names, str(source))
     if records is None:
         return
     for image in records.images:
@@ -97,6 +107,13 @@ def test_fuzzed_coco_entries(folder, content):
 def test_fuzzed_coco_bytes(folder, raw):
     (folder / 'coco' / 'labels.json').write_bytes(raw)
     check_read(folder / 'coco', 'labels.json')
+
+
+@fuzz(0.06)
+@given(content=mutated(PANOPTIC))
+def test_fuzzed_panoptic_entries(folder, content):
+    (folder / 'panoptic' / 'segments.json').write_text(json_text(content))
+    check_read(folder / 'panoptic', 'segments.json', panoptic=True)
 
 
 @fuzz(0.08)
