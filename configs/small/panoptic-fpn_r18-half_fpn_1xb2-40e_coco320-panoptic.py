@@ -7,8 +7,8 @@ _base_ = [
 model = dict(
     backbone=dict(base_channels=32, stem_channels=32),
     neck=dict(in_channels=[32, 64, 128, 256]),
-    # 1/64 of an image of 320 x 240
-    test_cfg=dict(panoptic=dict(stuff_area_limit=1200)),
+    # pixels of the original image, as for COCO
+    test_cfg=dict(panoptic=dict(stuff_area_limit=4096)),
 )
 # for batches of two images
 optim_wrapper = dict(optimizer=dict(lr=5e-4))

@@ -1,5 +1,6 @@
 """From what a user names to what is trained: resolved configs, pointed at one data set, with one number of epochs."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..config_files import find_config, read_config
+from ..config_files import find_config, innermost_dataset, read_config
 from ..datasets.conversion import converted_folder, is_converted
 from ..datasets.data_configs import config_for_dataset, trains_on_segments
 from ..files import write_atomically, write_json
@@ -127,26 +128,39 @@ def write_settings(models: Sequence[Model], settings: dict, work_dir: Path, curv
         File by the model's name.
 
     Raises:
-        ValueError: when the folder holds a comparison with other settings.
+        ValueError: when the folder holds a comparison with other settings, or of annotation files that have changed since.
     """
     texts = {model.name: training_config(model, curve_points).pretty_text for model in models}
-    content = dict(settings=settings, configs=texts)
+    content = dict(settings=settings, configs=texts, annotations=_digests(models))
     kept = work_dir / 'comparison.json'
     if kept.is_file():
         earlier = json.loads(kept.read_text())
         changed = [name for name, text in texts.items() if earlier['configs'].get(name, text) != text]
         changed += [name for name, value in settings.items() if earlier['settings'].get(name) != value]
+        known = earlier.get('annotations', {})
+        changed += [name for name, digest in content['annotations'].items() if known.get(name, digest) != digest]
         if changed:
             raise ValueError(
                 f'{work_dir} holds a comparison with other settings ({", ".join(changed)} changed); its runs would not be comparable. '
                 'Choose another --work-dir, or delete it'
             )
         content['configs'] = {**earlier['configs'], **texts}
+        content['annotations'] = {**known, **content['annotations']}
     files = {name: work_dir / 'configs' / f'{name}.py' for name in texts}
     for name, path in files.items():
         write_atomically(texts[name].encode(), path)
     write_json(kept, content)
     return files
+
+
+def _digests(models: Sequence[Model]) -> dict[str, str]:
+    """Of the annotation files, by path: finished runs were trained and evaluated on these."""
+    files = set()
+    for model in models:
+        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            dataset = innermost_dataset(model.cfg.get(loader) or {})
+            files.add(Path(dataset.get('data_root') or '', dataset.get('ann_file') or ''))
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files) if path.is_file()}
 
 
 def _check(cfg: Config, path: Path) -> None:

@@ -5,16 +5,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config_files import read_config
+from ..config_files import innermost_dataset, read_config
 from .conversion import check_class_name, is_converted
 
 SEGMENTS = 'panoptic_'  # before the split, in the name of a file of segments
 
 
 def trains_on_segments(cfg) -> bool:
-    """Whether a resolved config reads panoptic data: its training data have a folder of PNGs."""
-    dataset = cfg.get('train_dataloader', {}).get('dataset', {})
-    return bool(dataset.get('data_prefix', {}).get('seg'))
+    """Whether a resolved config is for panoptic data: its training data have a folder of PNGs, its model things and stuff."""
+    dataset = innermost_dataset(cfg.get('train_dataloader') or {})
+    return bool((dataset.get('data_prefix') or {}).get('seg')) and 'num_things_classes' in dict(_numbers(cfg.model))
 
 
 def config_for_dataset(config_file: Path, data: Path) -> str:
@@ -30,7 +30,7 @@ def config_for_dataset(config_file: Path, data: Path) -> str:
     Raises:
         FileNotFoundError: when the data set or its images are not there.
         ValueError: when it was not written by ``write_coco``, is panoptic and has no segments, or the numbers of classes of the model are
-            not found.
+            not found, or a loader has several data sets.
     """
     cfg = read_config(config_file)
     panoptic = trains_on_segments(cfg)
@@ -57,15 +57,17 @@ def config_for_dataset(config_file: Path, data: Path) -> str:
     folder = _literal(f'{images}/')
     folders = f'dict(img={folder}, seg={folder})' if panoptic else f'dict(img={folder})'
 
-    def dataset(split: str) -> str:
-        file = f"'annotations/{prefix}{split}.json'"
-        return f'dict(dataset=dict(data_root=data_root, metainfo=metainfo, ann_file={file}, data_prefix={folders}))'
+    def dataset(key: str, split: str) -> str:
+        text = f"data_root=data_root, metainfo=metainfo, ann_file='annotations/{prefix}{split}.json', data_prefix={folders}"
+        for _ in range(_depth(cfg.get(key) or {}, key, config_file)):
+            text = f'dataset=dict({text})'
+        return f'dict({text})'
 
     def evaluator(key: str, split: str) -> str:
         configured = cfg.get(key)
         if isinstance(configured, list):  # given whole, as mmengine merges no lists
-            return _literal([{**item.to_dict(), **_evaluated_files(item, split, root, images)} for item in configured])
-        return _literal(_evaluated_files(configured, split, root, images))
+            return f'[{", ".join(_evaluator(item.to_dict(), split, images) for item in configured)}]'
+        return _evaluator(configured, split, images, whole=False)
 
     return f"""# {config_file.name} on a data set converted by tools/convert_dataset.py
 _base_ = {_literal(str(config_file.resolve()))}
@@ -73,19 +75,34 @@ _base_ = {_literal(str(config_file.resolve()))}
 data_root = {_literal(f'{root}/')}
 metainfo = dict(classes={_literal(converted.classes)}, palette=None)
 model = {changes!r}
-train_dataloader = {dataset('train')}
-val_dataloader = {dataset('val')}
-test_dataloader = {dataset(test)}
+train_dataloader = {dataset('train_dataloader', 'train')}
+val_dataloader = {dataset('val_dataloader', 'val')}
+test_dataloader = {dataset('test_dataloader', test)}
 val_evaluator = {evaluator('val_evaluator', 'val')}
 test_evaluator = {evaluator('test_evaluator', test)}
 """
 
 
-def _evaluated_files(evaluator: dict | None, split: str, root: Path, images: Path) -> dict:
-    """The files of an evaluator: of segments where it has the folder of their PNGs, else of things."""
-    if 'seg_prefix' in (evaluator or {}):
-        return dict(ann_file=f'{root}/annotations/{SEGMENTS}{split}.json', seg_prefix=f'{images}/')
-    return dict(ann_file=f'{root}/annotations/{split}.json')
+def _depth(dataloader: dict, key: str, config_file: Path) -> int:
+    """How many data sets lie in each other in a loader."""
+    depth, dataset = 1, dataloader.get('dataset') or {}
+    while isinstance(dataset.get('dataset'), dict):
+        depth, dataset = depth + 1, dataset['dataset']
+    if 'datasets' in dataset:
+        raise ValueError(f'{config_file} has several data sets in {key} ({dataset.get("type")}); expected one, to be replaced by the data')
+    return depth
+
+
+def _evaluator(evaluator: dict | None, split: str, images: Path, whole: bool = True) -> str:
+    """An evaluator with its files: those of segments where it has the folder of their PNGs, else those of things."""
+    evaluator = evaluator or {}
+    of_segments = 'seg_prefix' in evaluator
+    parts = [f'{key}={_literal(value)}' for key, value in evaluator.items() if whole and key not in ('ann_file', 'seg_prefix')]
+    if not whole or 'ann_file' in evaluator:  # others have no data of their own
+        parts.append(f"ann_file=data_root + 'annotations/{SEGMENTS if of_segments else ''}{split}.json'")
+    if of_segments:
+        parts.append(f'seg_prefix={_literal(f"{images}/")}')
+    return f'dict({", ".join(parts)})'
 
 
 @dataclass
@@ -123,7 +140,7 @@ def _literal(value: object) -> str:
 
 def _panoptic_class_changes(model: dict, num_classes: int, num_stuff: int, config_file: Path) -> dict:
     """The numbers of classes of a panoptic model: which are of all and which of things alone, its own numbers say."""
-    own = dict(_numbers(model, ('num_things_classes', 'num_stuff_classes')))
+    own = dict(_numbers(model))
     things, stuff = own.get('num_things_classes'), own.get('num_stuff_classes')
     if things is None or stuff is None:
         raise ValueError(f'{config_file} has no num_things_classes and num_stuff_classes in its model; is it a panoptic config?')
@@ -143,12 +160,13 @@ def _panoptic_class_changes(model: dict, num_classes: int, num_stuff: int, confi
     return _changes(model, changed)
 
 
-def _numbers(model: dict, keys: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+def _numbers(model: dict) -> Iterator[tuple[str, int]]:
+    """The numbers of things and of stuff, wherever they stand in a model."""
     for key, value in model.items():
-        if key in keys:
+        if key in ('num_things_classes', 'num_stuff_classes'):
             yield key, value
         elif isinstance(value, dict):
-            yield from _numbers(value, keys)
+            yield from _numbers(value)
 
 
 def _changes(model: dict, changed) -> dict:

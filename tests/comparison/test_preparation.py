@@ -1,5 +1,7 @@
 """Configs as users name them become what is trained: same data, same epochs, no mixing of settings in one folder."""
 
+import json
+
 import pytest
 from mmengine.config import Config
 
@@ -59,6 +61,22 @@ def test_folder_of_other_settings_is_refused_and_stays(tmp_path):
     assert files[DETR].read_text() == kept
     more = load_models(['local-detr_r18-half_1xb2-12e_coco320'])
     write_settings(more, dict(processes=1), tmp_path)  # another model may join
+    write_settings(models, dict(processes=1), tmp_path)
+
+
+def test_runs_on_annotations_that_have_changed_are_not_gone_on_with(shapes_dir, tmp_path):
+    """Finished runs were trained and evaluated on other objects, or other images under the same ids."""
+    models = load_models([DETR], shapes_dir, work_dir=tmp_path)
+    write_settings(models, dict(processes=1), tmp_path)
+    write_settings(load_models([DETR], shapes_dir, work_dir=tmp_path), dict(processes=1), tmp_path)  # converted anew: the same
+    for split in ('train', 'val'):
+        path = tmp_path / 'data' / 'annotations' / f'{split}.json'
+        before = path.read_text()
+        content = json.loads(before)
+        path.write_text(json.dumps(content | dict(annotations=content['annotations'][1:])))
+        with pytest.raises(ValueError, match=f'holds a comparison with other settings .*annotations/{split}.json changed'):
+            write_settings(models, dict(processes=1), tmp_path)
+        path.write_text(before)
     write_settings(models, dict(processes=1), tmp_path)
 
 

@@ -32,7 +32,7 @@ def read_segment_map(path: str, shape: tuple[int, int], segment_ids: Collection[
             f'The PNG of segments {path} is {ids.shape[1]} x {ids.shape[0]} pixels (width x height), its image {shape[1]} x {shape[0]}. '
             'Expected equal sizes: is it the PNG of another image?'
         )
-    if absent := sorted(set(segment_ids) - set(np.unique(ids).tolist())):
+    if segment_ids and (absent := sorted(set(segment_ids) - set(np.unique(ids).tolist()))):
         shown = ', '.join(map(str, absent[:6])) + (', ...' if len(absent) > 6 else '')
         raise ValueError(
             f'The PNG of segments {path} has no pixel of {len(absent)} segments that the annotation file lists: {shown}. Is it the PNG of '

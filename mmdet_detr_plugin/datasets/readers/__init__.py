@@ -39,6 +39,8 @@ def read_dataset(source: Path, panoptic: bool = False) -> DatasetRecords:
         hint = f' Did you mean {source / inner[0]}?' if inner else ''
         if not panoptic and coco_panoptic.find(source):
             hint = ' It has panoptic segments: convert it with --panoptic, and take a panoptic config.'
+        elif panoptic and (boxes := [layout for layout, reader in READERS.items() if reader.find(source)]):
+            hint = f' It has boxes ({boxes[0]}), for which there are other configs.'
         raise ValueError(f'{source} has no layout known here. Looked for: {looked_for}.{hint}')
     if not any(image.boxes for image in records.images):
         notes = '; '.join(f'{reason}: {len(where)}, for instance {where[0]}' for reason, where in records.notes.items())

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..records import Box, DatasetRecords, is_file, leaves, read_text, split_of
+from ..records import SPLIT_NAMES, Box, DatasetRecords, is_file, leaves, read_text, split_of
 
 OTHER_TASKS = ('person_keypoints', 'captions', 'panoptic', 'stuff', 'image_info')
 LARGEST = sys.float_info.max
@@ -41,7 +41,8 @@ def coco_content(path: Path, panoptic: bool) -> dict | None:
         return None
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in ('images', 'annotations', 'categories')):
         return None
-    is_panoptic = any('segments_info' in item for item in content['annotations'][:1] if isinstance(item, dict))
+    marked, mark = (content['annotations'], 'segments_info') if content['annotations'] else (content['categories'], 'isthing')
+    is_panoptic = any(mark in item for item in marked[:1] if isinstance(item, dict))
     info = content.get('info')
     is_ours = isinstance(info, dict) and info.get('format') == CONVERTED
     return None if is_panoptic != panoptic or is_ours else content
@@ -95,11 +96,14 @@ def _add(records, source: Path, path: Path, image: dict, names: dict, annotation
         records.add_image(image_path, lambda w, h: _boxes(records, path, names, annotations), split, size if all(size) else None)
 
 
-def listed_image(records, source: Path, path: Path, image: dict, split: str | None, listed_in: dict[Path, Path]) -> Path | None:
+def listed_image(
+    records, source: Path, path: Path, image: dict, split: str | None, listed_in: dict[Path, Path], other_than: Path | None = None
+) -> Path | None:
     """Where an image that an annotation file lists should be; None, and a note, where its name is of no use.
 
     Args:
         listed_in: which file has listed an image before; the image is added.
+        other_than: a file that is not the image, though it may have its name.
 
     Raises:
         ValueError: when two files list it.
@@ -107,7 +111,7 @@ def listed_image(records, source: Path, path: Path, image: dict, split: str | No
     file_name = str(image.get('file_name', '')).replace('\\', '/')
     if not file_name or leaves(file_name):
         return records.note('file_name is empty or points outside of the data set', f'{path.name}: {file_name!r}')
-    image_path = image_path_of(source, path, file_name, split)
+    image_path = image_path_of(source, path, file_name, split, other_than)
     other = listed_in.setdefault(image_path, path)
     if other != path:
         raise ValueError(
@@ -117,7 +121,7 @@ def listed_image(records, source: Path, path: Path, image: dict, split: str | No
     return image_path
 
 
-def image_path_of(source: Path, json_path: Path, file_name: str, split: str | None) -> Path:
+def image_path_of(source: Path, json_path: Path, file_name: str, split: str | None, other_than: Path | None = None) -> Path:
     """The usual places of a split's images; the first is the one named in messages when there is none."""
     stem = json_path.stem.removeprefix('instances_').removeprefix('panoptic_')
     folders = [
@@ -129,10 +133,11 @@ def image_path_of(source: Path, json_path: Path, file_name: str, split: str | No
         json_path.parent,
         json_path.parent / 'images',
     ]
-    aliases = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}.get(split, ())
+    aliases = [name for name, meant in SPLIT_NAMES.items() if meant == split]
     folders += [source / folder / alias for alias in aliases for folder in ('.', 'images')]
     folders.append(json_path.parent.parent / 'images')
-    return next((folder / file_name for folder in folders if is_file(folder / file_name)), folders[0] / file_name)
+    paths = [folder / file_name for folder in folders]
+    return next((path for path in paths if path != other_than and is_file(path)), paths[0])
 
 
 def _boxes(records: DatasetRecords, path: Path, names: dict, annotations: list[dict]) -> list[Box]:

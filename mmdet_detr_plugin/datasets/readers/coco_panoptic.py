@@ -1,12 +1,13 @@
 """COCO panoptic JSON with its PNGs of segment ids: one file a split, or one for all."""
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 import numpy as np
 from pycocotools import mask as run_lengths
+from scipy.ndimage import find_objects
 
-from ..records import Box, DatasetRecords, is_file, leaves, split_of
+from ..records import SPLIT_NAMES, Box, DatasetRecords, is_file, leaves, split_of
 from .coco import coco_content, json_files, listed_image
 
 OTHER_TASKS = ('person_keypoints', 'captions', 'instances', 'stuff', 'image_info')
@@ -19,13 +20,14 @@ def find(source: Path) -> dict[Path, dict]:
 
 
 def read(source: Path, files: dict[Path, dict]) -> DatasetRecords:
-    """Boxes, areas and masks come from the PNGs: those of the JSON can be of a mask before others were drawn over it."""
+    """Boxes, areas and masks come from the PNGs: those of the JSON can be of a mask before others were drawn over it, or missing."""
     from ..panoptic.annotation_checks import check_panoptic_content  # imports mmdet, which reading boxes does not need
 
     records = DatasetRecords('COCO panoptic', [])
     listed_in: dict[Path, Path] = {}
     things: dict[str, bool] = {}
     for path, content in files.items():
+        _leave_to_the_pixels(records, path, content)
         try:
             check_panoptic_content(content)
         except ValueError as error:
@@ -34,8 +36,12 @@ def read(source: Path, files: dict[Path, dict]) -> DatasetRecords:
         names = {category['id']: category['name'] for category in content['categories']}
         by_image = {annotation['image_id']: annotation for annotation in content['annotations']}
         split = split_of(path.stem) or split_of(path.parent.name) or split_of(path.parent.parent.name)
+        before = len(records.images)
         for image in content['images']:
             _add(records, source, path, image, names, things, by_image.get(image['id']), split, listed_in)
+        if by_image and len(records.images) == before:  # another split would be divided in its place
+            reasons = '; '.join(f'{reason}: {len(where)}, the last: {where[-1]}' for reason, where in records.notes.items())
+            raise ValueError(f'{path}: none of its {len(content["images"])} images could be used ({reasons})')
     records.stuff = [name for name, is_thing in things.items() if not is_thing]
     # labels follow the order of classes, and panoptic models take the first ones for things
     records.classes = [name for name, is_thing in things.items() if is_thing] + records.stuff
@@ -47,6 +53,23 @@ def read(source: Path, files: dict[Path, dict]) -> DatasetRecords:
     return records
 
 
+def _leave_to_the_pixels(records: DatasetRecords, path: Path, content: dict) -> None:
+    """Take out what is noted instead of refused, and fill in what is measured later."""
+    listed = {image.get('id') for image in content['images'] if isinstance(image, dict) and type(image.get('id')) in (int, str)}
+    kept = []
+    for annotation in content['annotations']:
+        image_id = annotation.get('image_id') if isinstance(annotation, dict) else None
+        if type(image_id) in (int, str) and image_id not in listed:
+            records.note('annotation of an image that is not listed', f'{path.name}: image_id {image_id}')
+            continue
+        kept.append(annotation)
+        segments = annotation.get('segments_info') if isinstance(annotation, dict) else None
+        for segment in segments if isinstance(segments, list) else ():
+            if isinstance(segment, dict):
+                segment |= dict(bbox=[0, 0, 1, 1], area=1)
+    content['annotations'] = kept
+
+
 def _add_classes(things: dict[str, bool], path: Path, categories: list[dict]) -> None:
     for category in categories:
         name, is_thing = category['name'], bool(category['isthing'])
@@ -55,15 +78,21 @@ def _add_classes(things: dict[str, bool], path: Path, categories: list[dict]) ->
 
 
 def _add(records, source: Path, path: Path, image: dict, names: dict, things: dict, annotation: dict | None, split, listed_in) -> None:
-    image_path = listed_image(records, source, path, image, split, listed_in)
-    if image_path is None:
-        return None
     if annotation is None:
         return records.note('image without segments (left out)', f'{path.name}: {image["file_name"]}')
     file_name = annotation['file_name'].replace('\\', '/')
     if leaves(file_name):
         return records.note('PNG of segments outside of the data set (image left out)', f'{path.name}: {file_name}')
-    png = _png_path(source, path, file_name)
+    folders = _png_folders(source, path, split)
+    png = next((folder / file_name for folder in folders if is_file(folder / file_name)), None)
+    image_path = listed_image(records, source, path, image, split, listed_in, other_than=png)
+    if image_path is None:
+        return None
+    if png is None:
+        places = ', '.join(dict.fromkeys(os.path.relpath(folder, source) for folder in folders))
+        return records.note('PNG of segments missing (image left out); unpack them', f'{file_name}, looked for in {source}: {places}')
+    if image_path == png:
+        return records.note('image file missing', f'{image_path} is the PNG of its segments')
 
     def boxes(width: int, height: int) -> list[Box] | None:
         return _boxes(records, png, (height, width), annotation['segments_info'], names, things)
@@ -71,17 +100,12 @@ def _add(records, source: Path, path: Path, image: dict, names: dict, things: di
     return records.add_image(image_path, boxes, split, (image['width'], image['height']), png)
 
 
-def _png_path(source: Path, json_path: Path, file_name: str) -> Path:
-    """The usual places of a split's PNGs; the first is the one named in messages when there is none."""
-    stem = json_path.stem
-    folders = [
-        json_path.with_suffix(''),  # COCO's
-        json_path.parent,
-        source / stem,
-        *(folder / name for folder in (source, json_path.parent) for name in ('segments', 'panoptic')),
-        source,
-    ]
-    return next((folder / file_name for folder in folders if is_file(folder / file_name)), folders[0] / file_name)
+def _png_folders(source: Path, json_path: Path, split: str | None) -> list[Path]:
+    """The usual places of a split's PNGs. Folders that are named for segments come first: images can have the PNGs' names."""
+    roots = dict.fromkeys((json_path.parent, source))
+    splits = [json_path.stem, *(name for name, meant in SPLIT_NAMES.items() if meant == split)]
+    named = [root / name / part for root in roots for name in ('panoptic', 'segments', 'masks') for part in (*splits, '.')]
+    return [*named, json_path.with_suffix(''), source / json_path.stem, *roots]  # COCO's own are named like the JSON
 
 
 def _boxes(records, png: Path, shape: tuple[int, int], segments: list[dict], names: dict, things: dict) -> list[Box] | None:
@@ -90,29 +114,31 @@ def _boxes(records, png: Path, shape: tuple[int, int], segments: list[dict], nam
     try:
         ids = read_segment_map(str(png), shape, ())
     except ValueError as error:
-        return records.note('PNG of segments missing or not usable (image left out)', error)
-    return list(_boxes_of(records, png, ids, segments, names, things))
-
-
-def _boxes_of(records, png: Path, ids: np.ndarray, segments: list[dict], names: dict, things: dict) -> Iterator[Box]:
+        return records.note('PNG of segments not usable (image left out)', error)
+    found = _regions(ids)
+    listed = {segment['id'] for segment in segments}
+    if unlisted := {number: area for number, (_, area) in found.items() if number not in listed}:
+        records.note('pixels of ids that are not in segments_info (void)', f'{png}: {unlisted}')
+    if listed and not listed & found.keys():
+        return records.note("PNG without any of its segments (image left out): is it another image's?", png)
+    boxes = []
     for segment in segments:
-        mask = ids == segment['id']
-        if not mask.any():
-            records.note('segment without a pixel in its PNG (left out)', f'{png.name}: segment {segment["id"]}')
+        if segment['id'] not in found:
+            records.note('segment without a pixel in its PNG (left out)', f'{png}: segment {segment["id"]}')
             continue
-        name = names[segment['category_id']]
-        (top, bottom), (left, right) = (np.flatnonzero(mask.any(axis=axis))[[0, -1]].tolist() for axis in (1, 0))
-        yield Box(
-            name,
-            left,
-            top,
-            right + 1 - left,
-            bottom + 1 - top,
-            is_crowd=bool(segment.get('iscrowd')),
-            area=int(mask.sum()),
-            segment_id=segment['id'],
-            mask=_encoded(mask) if things[name] else None,
-        )
+        (rows, columns), area = found[segment['id']]
+        name, size = names[segment['category_id']], (columns.stop - columns.start, rows.stop - rows.start)
+        is_crowd = bool(segment.get('iscrowd'))
+        mask = _encoded(ids == segment['id']) if things[name] else None
+        boxes.append(Box(name, columns.start, rows.start, *size, is_crowd, area, segment_id=segment['id'], mask=mask))
+    return boxes
+
+
+def _regions(ids: np.ndarray) -> dict[int, tuple[tuple[slice, slice], int]]:
+    """Rows, columns and number of pixels of each id but void's."""
+    numbers, places, areas = np.unique(ids, return_inverse=True, return_counts=True)
+    slices = find_objects(places.reshape(ids.shape) + 1)
+    return {int(number): (where, int(area)) for number, where, area in zip(numbers, slices, areas) if number}
 
 
 def _encoded(mask: np.ndarray) -> dict:

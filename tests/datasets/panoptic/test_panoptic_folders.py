@@ -14,7 +14,7 @@ from pycocotools import mask as run_lengths
 
 from mmdet_detr_plugin.comparison.preparation import load_models
 from mmdet_detr_plugin.datasets.conversion import with_splits, write_coco
-from mmdet_detr_plugin.datasets.data_configs import config_for_dataset
+from mmdet_detr_plugin.datasets.data_configs import config_for_dataset, trains_on_segments
 from mmdet_detr_plugin.datasets.panoptic.segment_ids import encode_png
 from mmdet_detr_plugin.datasets.readers import read_dataset
 from mmdet_detr_plugin.datasets.shapes import write_split
@@ -41,7 +41,7 @@ def converted(source, out):
 
 @pytest.fixture
 def folder(tmp_path):
-    return write_dataset(tmp_path / 'source', [IDS, IDS], [SEGMENTS, SEGMENTS[1:]])
+    return write_dataset(tmp_path / 'source', [IDS, np.where(IDS == 1, 0, IDS)], [SEGMENTS, SEGMENTS[1:]])
 
 
 def test_all_segments_and_the_things_among_them_are_written(tmp_path, folder):
@@ -98,10 +98,81 @@ def test_what_cannot_be_used_is_left_out_and_named(tmp_path):
     assert [box.segment_id for box in records.images[0].boxes] == [1, 2, 3, 9]
     notes = {reason: ' '.join(where) for reason, where in records.notes.items()}
     assert 'segment 77' in notes['segment without a pixel in its PNG (left out)']
-    unusable = notes['PNG of segments missing or not usable (image left out)']
-    assert 's2.png is missing' in unusable and 's3.png is 5 x 2 pixels' in unusable
+    assert 's2.png, looked for in' in notes['PNG of segments missing (image left out); unpack them']
+    assert 's3.png is 5 x 2 pixels' in notes['PNG of segments not usable (image left out)']
     assert '../s4.png' in notes['PNG of segments outside of the data set (image left out)']
     assert 'i5.png' in notes['image without segments (left out)']
+
+
+LAYOUTS = [  # JSON, its images, its PNGs
+    ('panoptic.json', 'images', 'panoptic'),
+    ('segments.json', 'images', 'segments'),
+    ('train.json', 'images/train', 'train'),
+    ('train.json', 'train', 'panoptic/train'),
+    ('labels.json', '.', 'masks'),
+    ('annotations/panoptic_train2017.json', 'train2017', 'annotations/panoptic_train2017'),
+    ('annotations/ade20k_panoptic_train.json', 'images/training', 'annotations/ade20k_panoptic_train'),
+]
+
+
+@pytest.mark.parametrize(('name', 'images', 'pngs'), LAYOUTS)
+def test_images_and_segments_of_equal_names_are_told_apart(tmp_path, name, images, pngs):
+    source = write_dataset(tmp_path / 'written', [IDS] * 2, [SEGMENTS] * 2)
+    content = json.loads((source / 'panoptic.json').read_text())
+    for image, annotation in zip(content['images'], content['annotations']):
+        for file, folder in ((source / 'images' / image['file_name'], images), (source / 'segments' / annotation['file_name'], pngs)):
+            (tmp_path / 'mine' / folder).mkdir(parents=True, exist_ok=True)
+            file.rename(tmp_path / 'mine' / folder / f'{image["id"]}.png')
+        image['file_name'] = annotation['file_name'] = f'{image["id"]}.png'
+    (tmp_path / 'mine' / name).parent.mkdir(exist_ok=True)
+    (tmp_path / 'mine' / name).write_text(json.dumps(content))
+    records = read_dataset(tmp_path / 'mine', panoptic=True)
+    assert [image.path for image in records.images] == [tmp_path / 'mine' / images / f'{number}.png' for number in (1, 2)]
+    assert [image.segment_map for image in records.images] == [tmp_path / 'mine' / pngs / f'{number}.png' for number in (1, 2)]
+    assert not records.notes
+
+
+def test_a_png_of_segments_is_never_the_image(tmp_path, folder):
+    content = json.loads((folder / 'panoptic.json').read_text())
+    content['images'][0]['file_name'] = 's1.png'
+    (folder / 'panoptic.json').write_text(json.dumps(content))
+    (folder / 'segments').rename(folder / 'panoptic')
+    records = read_dataset(folder, panoptic=True)
+    assert [image.path.name for image in records.images] == ['i2.png']
+    assert records.notes['image file missing'] == [f'{folder}/panoptic/s1.png is the PNG of its segments']
+
+
+def test_pixels_that_no_segment_lists_are_counted_and_anothers_png_is_left_out(tmp_path):
+    source = write_dataset(tmp_path / 'source', [IDS, IDS, IDS + 100], [SEGMENTS, SEGMENTS[:3], SEGMENTS])
+    records = read_dataset(source, panoptic=True)
+    assert len(records.images) == 2
+    unlisted = records.notes['pixels of ids that are not in segments_info (void)']
+    assert unlisted[0] == f'{source}/segments/s2.png: {{9: 3}}'
+    assert records.notes["PNG without any of its segments (image left out): is it another image's?"] == [f'{source}/segments/s3.png']
+
+
+def test_what_is_not_used_is_not_asked_for(tmp_path, folder):
+    """Boxes and areas, and annotations of images that the file does not list."""
+    content = json.loads((folder / 'panoptic.json').read_text())
+    content['annotations'].append(dict(image_id=99, file_name='s99.png', segments_info=[]))
+    for segment_info in content['annotations'][0]['segments_info']:
+        del segment_info['bbox'], segment_info['area']
+    (folder / 'panoptic.json').write_text(json.dumps(content))
+    records = read_dataset(folder, panoptic=True)
+    assert records.notes == {'annotation of an image that is not listed': ['panoptic.json: image_id 99']}
+    assert [(box.x, box.area) for box in records.images[0].boxes] == [(0, 4), (2, 6), (0, 6), (3, 3)]
+
+
+def test_a_split_that_is_lost_is_not_replaced_by_another(tmp_path, folder):
+    content = json.loads((folder / 'panoptic.json').read_text())
+    (folder / 'panoptic.json').rename(folder / 'panoptic_val.json')
+    content['images'] = [{**image, 'file_name': f'lost{image["id"]}.png'} for image in content['images']]
+    (folder / 'panoptic_train.json').write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r'panoptic_train.json: none of its 2 images could be used \(image file missing: 2, .*lost2.png'):
+        read_dataset(folder, panoptic=True)
+    (folder / 'panoptic_train.json').write_text(json.dumps(content | dict(annotations=[])))  # a test set without ground truth
+    records = read_dataset(folder, panoptic=True)
+    assert len(records.notes['image without segments (left out)']) == 2 and len(records.images) == 2
 
 
 def test_broken_files_are_named(tmp_path, folder):
@@ -115,7 +186,9 @@ def test_broken_files_are_named(tmp_path, folder):
 def test_a_class_is_a_thing_or_stuff(tmp_path, folder):
     content = json.loads((folder / 'panoptic.json').read_text())
     content['categories'] = [{**category, 'isthing': 0} for category in CATEGORIES]
-    content['images'] = [{**image, 'file_name': f'other{image["id"]}.png'} for image in content['images']]
+    content['images'] = [{**image, 'file_name': f'o{image["id"]}.png'} for image in content['images']]
+    for name in ('o1.png', 'o2.png'):
+        cv2.imwrite(str(folder / 'images' / name), np.zeros((*IDS.shape, 3), np.uint8))
     (folder / 'panoptic_val.json').write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"panoptic_val.json: 'cat' is a thing \(isthing 1\) and stuff"):
         read_dataset(folder, panoptic=True)
@@ -128,6 +201,9 @@ def test_segments_are_asked_for_and_must_be_there(tmp_path, folder):
     with pytest.raises(ValueError, match='no layout known here.* has panoptic segments: convert it with --panoptic'):
         read_dataset(folder)
     (folder / 'panoptic.json').unlink()
+    _boxes_alone(folder / 'boxes')
+    with pytest.raises(ValueError, match=r'It has boxes \(COCO\), for which there are other configs'):
+        read_dataset(folder / 'boxes', panoptic=True)
     with pytest.raises(ValueError, match='Looked for: JSON files of COCO\'s panoptic format, whose annotations have "segments_info"'):
         read_dataset(folder, panoptic=True)
 
@@ -183,6 +259,39 @@ def test_every_panoptic_config_is_pointed_at_the_segments(tmp_path, folder, name
 
 def _dense_heads(cfg):
     return ((cfg.model.get('training_aids') or {}).get('dense') or {}).get('heads', {}).values()
+
+
+def test_wrapped_data_sets_and_evaluators_without_data(tmp_path, folder):
+    converted(folder, tmp_path / 'out')
+    base = ROOT / 'configs/small/panoptic-local-detr_r18-half_1xb2-40e_coco320-panoptic.py'
+    (tmp_path / 'wrapped.py').write_text(
+        f"""_base_ = {str(base)!r}
+train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=3, dataset=_base_.train_dataloader.dataset))
+val_evaluator = _base_.val_evaluator + [dict(type='DumpDetResults', out_file_path='dump.pkl')]
+"""
+    )
+    (tmp_path / 'config.py').write_text(config_for_dataset(tmp_path / 'wrapped.py', tmp_path / 'out'))
+    cfg = Config.fromfile(tmp_path / 'config.py')
+    assert cfg.model.num_stuff_classes == 2 and 'ann_file' not in cfg.train_dataloader.dataset
+    assert cfg.train_dataloader.dataset.dataset.ann_file == 'annotations/panoptic_train.json'
+    assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 3
+    assert cfg.val_evaluator[2] == dict(type='DumpDetResults', out_file_path='dump.pkl')
+    (tmp_path / 'several.py').write_text(
+        f"""_base_ = {str(ROOT / 'configs/small/local-detr_r18-half_1xb2-12e_coco320.py')!r}
+train_dataloader = dict(dataset=dict(_delete_=True, type='ConcatDataset', datasets=[_base_.train_dataloader.dataset] * 2))
+"""
+    )
+    with pytest.raises(ValueError, match=r'several.py has several data sets in train_dataloader \(ConcatDataset\)'):
+        config_for_dataset(tmp_path / 'several.py', tmp_path / 'out')
+
+
+def test_a_folder_of_pngs_alone_does_not_make_a_panoptic_config():
+    """Detectors with a branch for stuff have one too."""
+    cfg = Config.fromfile(ROOT / 'configs/small/local-detr_r18-half_1xb2-12e_coco320.py')
+    cfg.train_dataloader.dataset.data_prefix.seg = 'stuff/'
+    assert not trains_on_segments(cfg)
+    cfg.train_dataloader = None
+    assert not trains_on_segments(cfg)
 
 
 def test_configs_for_boxes_read_the_things(tmp_path, folder):
