@@ -128,7 +128,7 @@ def test_changes_of_boxes_are_scaled():
         torch.nn.init.normal_(layer.box_mlp.layers[-1].weight, std=0.1)
     image = torch.randn(1, 3, 96, 128)
     _, start = build_with(model, delta_scale=0.0)(image, None, mode='tensor')
-    _, whole = model(image, None, mode='tensor')
+    _, whole = build_with(model, delta_scale=1.0)(image, None, mode='tensor')
     _, part = build_with(model, delta_scale=0.25)(image, None, mode='tensor')
     assert (whole[0] - start[0]).abs().max() > 0.01
     torch.testing.assert_close(part[0, ..., :2] - start[0, ..., :2], 0.25 * (whole[0, ..., :2] - start[0, ..., :2]), rtol=1e-3, atol=1e-5)
