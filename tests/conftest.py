@@ -1,6 +1,7 @@
 """Fixtures that several test folders share."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
 
@@ -23,6 +24,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         together = item.path.parent if item.path.parent.name == 'deployment' else item.path
         item.add_marker(pytest.mark.xdist_group(str(together.relative_to(ROOT))))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def faster_processes():
+    """For processes that tests start, transformers is not there."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv('PYTHONPATH', str(ROOT / 'tests' / 'child_processes'), prepend=os.pathsep)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """The benchmark's arithmetic by hand, and its command line on the smallest rows."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -73,7 +74,8 @@ def test_peers_compute_the_same():
 def test_command_line(tmp_path):
     def run(*args):
         command = [sys.executable, '-W', 'ignore', ROOT / 'tools' / 'benchmark.py', *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300)
+        environ = {**os.environ, 'PYTHONPATH': ''}  # with transformers, where it is there
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environ)
 
     done = run('--rows', 'loss', '--rounds', 1, '--json', tmp_path / 'found.json')
     assert done.returncode == 0, done.stderr

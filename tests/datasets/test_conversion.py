@@ -377,6 +377,10 @@ def test_panoptic_configs_need_segments(tmp_path, name):
 def test_every_head_of_a_cascade_gets_the_class_count(tmp_path):
     make_yolo(tmp_path / 'src')
     write_coco(with_splits(read_dataset(tmp_path / 'src')), tmp_path / 'out', tmp_path / 'src')
-    (tmp_path / 'base.py').write_text("_base_ = 'mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py'")
+    (tmp_path / 'base.py').write_text(
+        "_base_ = 'mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py'\nmodel = dict(rpn_head=dict(num_classes=1))"
+    )
     (tmp_path / 'config.py').write_text(config_for_dataset(tmp_path / 'base.py', tmp_path / 'out'))
-    assert [head.num_classes for head in Config.fromfile(tmp_path / 'config.py').model.roi_head.bbox_head] == [2, 2, 2]
+    model = Config.fromfile(tmp_path / 'config.py').model
+    assert [head.num_classes for head in model.roi_head.bbox_head] == [2, 2, 2]
+    assert model.rpn_head.num_classes == 1  # objects against background, whatever the data

@@ -76,7 +76,8 @@ def environment(folder: Path, **variables) -> dict:
     """Without what an outer launcher may have set; one thread a process."""
     prefixes = ('SLURM_', 'MASTER_', 'OMPI_', 'TORCHELASTIC_', 'RANK', 'WORLD_SIZE', 'LOCAL_', 'GROUP_', 'ROLE_')
     outer = {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
-    fixed = dict(PYTHONPATH=str(folder), OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore')
+    path = os.pathsep.join((str(folder), os.environ['PYTHONPATH']))
+    fixed = dict(PYTHONPATH=path, OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore')
     return {**outer, **fixed, **{key: str(value) for key, value in variables.items()}}
 
 
