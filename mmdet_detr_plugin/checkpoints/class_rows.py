@@ -61,7 +61,7 @@ def coco_layout(source_rows: int, names: Sequence[str] | None) -> dict[str, int]
 
     HF's published panoptic models call their 250 classes LABEL_0, LABEL_1, ..., which says nothing.
     """
-    agrees = not names or all(names[row] == name for name, row in COCO_ROWS.items())
+    agrees = not names or all(row < len(names) and names[row] == name for name, row in COCO_ROWS.items())
     is_numbered = source_rows == 251 and tuple(names or ()) == tuple(f'LABEL_{row}' for row in range(250))
     return LAYOUTS.get(source_rows) if agrees or is_numbered else None
 

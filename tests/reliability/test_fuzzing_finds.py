@@ -6,6 +6,7 @@ import pytest
 import yaml
 from mmdet.registry import DATASETS
 
+from mmdet_detr_plugin.checkpoints.class_rows import coco_layout
 from mmdet_detr_plugin.checkpoints.convert_file import read_classes
 from mmdet_detr_plugin.checkpoints.hf_files import classes_of
 from mmdet_detr_plugin.checkpoints.reading import read_checkpoint
@@ -55,6 +56,20 @@ def test_coco_entries_of_other_types_are_named(change, tmp_path):
     (tmp_path / 'labels.json').write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r'labels\.json: expected images with "id"'):
         read_dataset(tmp_path)
+
+
+def test_annotation_without_a_class_is_none_of_the_class_without_an_id(tmp_path):
+    make_coco(tmp_path)
+    content = json.loads((tmp_path / 'labels.json').read_text())
+    content['categories'][0]['id'] = None
+    del content['annotations'][0]['category_id']
+    (tmp_path / 'labels.json').write_text(json.dumps(content))
+    assert read_dataset(tmp_path).notes['category_id is not among the categories'][0] == 'labels.json: annotation 0: None'
+
+
+@pytest.mark.parametrize('names', [('cat',), ['cat'], ('N/A',) * 90])
+def test_fewer_class_names_than_rows_are_not_those_of_coco(names):
+    assert coco_layout(92, names) is None and coco_layout(92, None)
 
 
 def test_coco_info_may_be_anything(tmp_path):

@@ -278,7 +278,7 @@ def test_fuzzed_metadata_of_an_exported_file(preprocess, classes, most):
 @given(name=st.text() | NAMES)
 def test_fuzzed_class_names_in_a_config(name):
     if refused_or(lambda: check_class_name(name), 'class name') is None and '{{' not in name and name.isprintable():
-        from mmdet_detr_plugin.datasets.conversion import _literal
+        from mmdet_detr_plugin.datasets.data_configs import _literal
 
         literal = _literal((name,))
         assert eval(literal, {'__builtins__': {}}) == (name,) and '{{' not in literal

@@ -148,7 +148,7 @@ def _boxes(records: DatasetRecords, path: Path, names: dict, annotations: list[d
         box = _floats(box) if isinstance(box, list) and len(box) == 4 else [None]
         if None in box:
             records.note('annotation without a box of four numbers', where)
-        elif annotation.get('category_id') not in names:
+        elif 'category_id' not in annotation or annotation['category_id'] not in names:
             records.note('category_id is not among the categories', f'{where}: {annotation.get("category_id")}')
         else:
             area = area if area is not None and 0 < area < math.inf else None
