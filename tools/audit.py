@@ -19,7 +19,7 @@ from mmdet_detr_plugin.comparison.preparation import load_models  # noqa: E402
 def main() -> None:
     parser = argparse.ArgumentParser(description='Whether configs compare models under equal conditions.')
     parser.add_argument('configs', nargs='+', type=Path, metavar='CONFIG', help='a file, or the name of a shipped config')
-    parser.add_argument('--data', type=Path, help='a COCO, VOC or YOLO folder to point the configs at')
+    parser.add_argument('--data', type=Path, help='a COCO (panoptic too), VOC or YOLO folder to point the configs at')
     parser.add_argument(
         '--batches', type=int, default=25, help='batches of each of two epochs whose pixels are compared; 0: none (default: 25)'
     )

@@ -25,7 +25,7 @@ from mmdet_detr_plugin.comparison.preparation import load_models, write_settings
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='From a data set to an honest comparison of detectors.')
     parser.add_argument('configs', nargs='+', type=Path, metavar='CONFIG', help='a file, or the name of a shipped config')
-    parser.add_argument('--data', type=Path, help="a COCO, VOC or YOLO folder (default: the configs' own data)")
+    parser.add_argument('--data', type=Path, help="a COCO (panoptic too), VOC or YOLO folder (default: the configs' own data)")
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], metavar='N')
     parser.add_argument('--epochs', type=int, help="default: the configs'; drops of the rate move in proportion")
     parser.add_argument('--curve-points', type=int, default=10, metavar='N', help='evaluations of a training (default: 10)')

@@ -1,4 +1,4 @@
-"""Convert a COCO, Pascal VOC or YOLO folder to COCO JSON. Images stay where they are.
+"""Convert a COCO (panoptic too), Pascal VOC or YOLO folder to COCO JSON. Images stay where they are.
 
 python tools/convert_dataset.py SRC [--out DIR] [--val-fraction 0.2] [--seed 0] [--panoptic]
 """
@@ -13,7 +13,7 @@ from mmdet_detr_plugin.datasets.records import DatasetRecords
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Convert a COCO, Pascal VOC or YOLO folder to COCO JSON.')
+    parser = argparse.ArgumentParser(description='Convert a COCO (panoptic too), Pascal VOC or YOLO folder to COCO JSON.')
     parser.add_argument('source', type=Path, metavar='SRC', help='the folder of the data set')
     parser.add_argument('--out', type=Path, help='folder to write (default: data/<name of SRC>)')
     parser.add_argument('--val-fraction', type=float, default=0.2, help='validation images where the source has no split (default: 0.2)')

@@ -20,7 +20,7 @@ from mmdet_detr_plugin.files import write_json  # noqa: E402
 def main() -> None:
     parser = argparse.ArgumentParser(description='Environment, data and recipe before a training.')
     parser.add_argument('config', nargs='?', type=Path, metavar='CONFIG', help='a file, or the name of a shipped config')
-    parser.add_argument('--data', type=Path, metavar='DIR', help='a COCO, VOC or YOLO folder to point the config at, or to check alone')
+    parser.add_argument('--data', type=Path, metavar='DIR', help='a COCO (panoptic too), VOC or YOLO folder, for the config or alone')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the findings there too')
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
