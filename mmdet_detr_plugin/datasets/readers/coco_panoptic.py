@@ -1,6 +1,7 @@
 """COCO panoptic JSON with its PNGs of segment ids: one file a split, or one for all."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,25 @@ from ..records import SPLIT_NAMES, Box, DatasetRecords, is_file, leaves, split_o
 from .coco import coco_content, json_files, listed_image
 
 OTHER_TASKS = ('person_keypoints', 'captions', 'instances', 'stuff', 'image_info')
+
+
+@dataclass
+class _File:
+    """One JSON on its way into the records.
+
+    Attributes:
+        names: of the categories, by id.
+        things: whether a name is one's of things, of this file and those before it.
+        listed_in: the file by image, of this file and those before it.
+    """
+
+    records: DatasetRecords
+    source: Path
+    path: Path
+    split: str | None
+    names: dict
+    things: dict[str, bool]
+    listed_in: dict[Path, Path]
 
 
 def find(source: Path) -> dict[Path, dict]:
@@ -36,9 +56,10 @@ def read(source: Path, files: dict[Path, dict]) -> DatasetRecords:
         names = {category['id']: category['name'] for category in content['categories']}
         by_image = {annotation['image_id']: annotation for annotation in content['annotations']}
         split = split_of(path.stem) or split_of(path.parent.name) or split_of(path.parent.parent.name)
+        file = _File(records, source, path, split, names, things, listed_in)
         before = len(records.images)
         for image in content['images']:
-            _add(records, source, path, image, names, things, by_image.get(image['id']), split, listed_in)
+            _add(file, image, by_image.get(image['id']))
         if by_image and len(records.images) == before:  # another split would be divided in its place
             reasons = '; '.join(f'{reason}: {len(where)}, the last: {where[-1]}' for reason, where in records.notes.items())
             raise ValueError(f'{path}: none of its {len(content["images"])} images could be used ({reasons})')
@@ -77,15 +98,16 @@ def _add_classes(things: dict[str, bool], path: Path, categories: list[dict]) ->
             raise ValueError(f'{path}: {name!r} is a thing (isthing 1) and stuff (isthing 0). Expected one of them; rename one category')
 
 
-def _add(records, source: Path, path: Path, image: dict, names: dict, things: dict, annotation: dict | None, split, listed_in) -> None:
+def _add(file: _File, image: dict, annotation: dict | None) -> None:
+    records, source = file.records, file.source
     if annotation is None:
-        return records.note('image without segments (left out)', f'{path.name}: {image["file_name"]}')
+        return records.note('image without segments (left out)', f'{file.path.name}: {image["file_name"]}')
     file_name = annotation['file_name'].replace('\\', '/')
     if leaves(file_name):
-        return records.note('PNG of segments outside of the data set (image left out)', f'{path.name}: {file_name}')
-    folders = _png_folders(source, path, split)
+        return records.note('PNG of segments outside of the data set (image left out)', f'{file.path.name}: {file_name}')
+    folders = _png_folders(file)
     png = next((folder / file_name for folder in folders if is_file(folder / file_name)), None)
-    image_path = listed_image(records, source, path, image, split, listed_in, other_than=png)
+    image_path = listed_image(records, source, file.path, image, file.split, file.listed_in, other_than=png)
     if image_path is None:
         return None
     if png is None:
@@ -95,22 +117,23 @@ def _add(records, source: Path, path: Path, image: dict, names: dict, things: di
         return records.note('image file missing', f'{image_path} is the PNG of its segments')
 
     def boxes(width: int, height: int) -> list[Box] | None:
-        return _boxes(records, png, (height, width), annotation['segments_info'], names, things)
+        return _boxes(file, png, (height, width), annotation['segments_info'])
 
-    return records.add_image(image_path, boxes, split, (image['width'], image['height']), png)
+    return records.add_image(image_path, boxes, file.split, (image['width'], image['height']), png)
 
 
-def _png_folders(source: Path, json_path: Path, split: str | None) -> list[Path]:
+def _png_folders(file: _File) -> list[Path]:
     """The usual places of a split's PNGs. Folders that are named for segments come first: images can have the PNGs' names."""
-    roots = dict.fromkeys((json_path.parent, source))
-    splits = [json_path.stem, *(name for name, meant in SPLIT_NAMES.items() if meant == split)]
+    roots = dict.fromkeys((file.path.parent, file.source))
+    splits = [file.path.stem, *(name for name, meant in SPLIT_NAMES.items() if meant == file.split)]
     named = [root / name / part for root in roots for name in ('panoptic', 'segments', 'masks') for part in (*splits, '.')]
-    return [*named, json_path.with_suffix(''), source / json_path.stem, *roots]  # COCO's own are named like the JSON
+    return [*named, *(root / file.path.stem for root in roots), *roots]  # COCO's own are named like the JSON
 
 
-def _boxes(records, png: Path, shape: tuple[int, int], segments: list[dict], names: dict, things: dict) -> list[Box] | None:
+def _boxes(file: _File, png: Path, shape: tuple[int, int], segments: list[dict]) -> list[Box] | None:
     from ..panoptic.segment_map import read_segment_map
 
+    records = file.records
     try:
         ids = read_segment_map(str(png), shape, ())
     except ValueError as error:
@@ -127,9 +150,9 @@ def _boxes(records, png: Path, shape: tuple[int, int], segments: list[dict], nam
             records.note('segment without a pixel in its PNG (left out)', f'{png}: segment {segment["id"]}')
             continue
         (rows, columns), area = found[segment['id']]
-        name, size = names[segment['category_id']], (columns.stop - columns.start, rows.stop - rows.start)
+        name, size = file.names[segment['category_id']], (columns.stop - columns.start, rows.stop - rows.start)
         is_crowd = bool(segment.get('iscrowd'))
-        mask = _encoded(ids == segment['id']) if things[name] else None
+        mask = _encoded(ids == segment['id']) if file.things[name] else None
         boxes.append(Box(name, columns.start, rows.start, *size, is_crowd, area, segment_id=segment['id'], mask=mask))
     return boxes
 
