@@ -91,9 +91,20 @@ def mmdet_train_script() -> Path:
     return Path(find_spec('mmdet').origin).parent / '.mim' / 'tools' / 'train.py'
 
 
+def nested_datasets(dataloader: dict) -> list[dict]:
+    """The data set of a loader and those that lie in it, the innermost last; one that is empty where there is none."""
+    datasets = [dataloader.get('dataset', {})]
+    while isinstance(datasets[-1].get('dataset'), dict):
+        datasets.append(datasets[-1]['dataset'])
+    return datasets
+
+
 def innermost_dataset(dataloader: dict) -> dict:
     """The data set's config inside whatever wraps it; empty where there is none."""
-    dataset = dataloader.get('dataset', {})
-    while isinstance(dataset.get('dataset'), dict):
-        dataset = dataset['dataset']
-    return dataset
+    return nested_datasets(dataloader)[-1]
+
+
+def annotation_file(dataloader: dict) -> Path:
+    """The COCO JSON that a loader reads."""
+    dataset = innermost_dataset(dataloader)
+    return Path(dataset.get('data_root') or '') / dataset['ann_file']

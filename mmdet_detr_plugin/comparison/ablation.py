@@ -1,6 +1,5 @@
 """Short trainings that differ in one thing each: what helps, what does not, what it costs. What ``tools/ablate.py`` runs."""
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from ..benchmark.results import machine
 from ..config_files import config_path, configs_folder, flat, mmdet_train_script
 from ..datasets.conversion import converted_folder
 from ..datasets.data_configs import config_for_dataset
-from ..files import write_json
+from ..files import sha256_of, write_json
 from .runs import last_scalars, seconds_per_epoch
 
 NO_DENSE = {'model.training_aids.dense': None}
@@ -263,7 +262,7 @@ def _claim(work_dir: Path, config: str, values: dict, data: Path | None) -> None
     cfg.merge_from_dict(values)
     asked = dict(config=cfg.pretty_text)
     if data is not None:
-        asked |= dict(annotations=hashlib.sha256((data / 'annotations' / 'train.json').read_bytes()).hexdigest())
+        asked |= dict(annotations=sha256_of(data / 'annotations' / 'train.json'))
     note = work_dir / 'training_of.json'
     of_this = json.loads(note.read_text()) == asked if note.is_file() else not (work_dir / 'last_checkpoint').is_file()
     if not of_this:

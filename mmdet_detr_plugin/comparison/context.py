@@ -10,17 +10,11 @@ import torch
 from mmengine.config import Config
 
 from ..benchmark.results import machine
-from ..config_files import innermost_dataset
+from ..config_files import annotation_file, innermost_dataset
 from ..datasets.panoptic.segments_as_instances import segments_as_instances
 from .preparation import Model
 
 VERSIONS = ('python', 'torch', 'mmcv', 'mmdet', 'mmengine', 'scipy')
-
-
-def annotation_file(dataloader: dict) -> Path:
-    """The COCO JSON that a loader reads."""
-    dataset = innermost_dataset(dataloader)
-    return Path(dataset.get('data_root') or '') / dataset['ann_file']
 
 
 def image_folder(dataloader: dict) -> Path:

@@ -1,6 +1,5 @@
 """From what a user names to what is trained: resolved configs, pointed at one data set, with one number of epochs."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +7,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..config_files import find_config, innermost_dataset, read_config
+from ..config_files import annotation_file, find_config, innermost_dataset, read_config
 from ..datasets.conversion import converted_folder, is_converted
 from ..datasets.data_configs import config_for_dataset, trains_on_segments
-from ..files import write_atomically, write_json
+from ..files import sha256_of, write_atomically, write_json
 from .evaluators import check_evaluators
 
 CURVE_POINTS = 10
@@ -56,9 +55,10 @@ def load_models(configs: Sequence[Path], data: Path | None = None, epochs: int |
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{', '.join(sorted(twice))}: runs are kept by the config's file name, which must differ between models")
     if data is not None:
+        panoptic = any(trains_on_segments(read_config(path)) for path in paths)
         if work_dir is None and not is_converted(data / 'annotations' / 'train.json'):
-            raise ValueError(f'{data} must be converted first: python tools/convert_dataset.py {data}')
-        data, _ = converted_folder(data, work_dir, panoptic=any(trains_on_segments(read_config(path)) for path in paths))
+            raise ValueError(f'{data} must be converted first: python tools/convert_dataset.py {data}{" --panoptic" * panoptic}')
+        data, _ = converted_folder(data, work_dir, panoptic)
     models = []
     for path in paths:
         cfg = Config.fromstring(config_for_dataset(path, data), '.py') if data is not None else read_config(path)
@@ -155,12 +155,9 @@ def write_settings(models: Sequence[Model], settings: dict, work_dir: Path, curv
 
 def _digests(models: Sequence[Model]) -> dict[str, str]:
     """Of the annotation files, by path: finished runs were trained and evaluated on these."""
-    files = set()
-    for model in models:
-        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-            dataset = innermost_dataset(model.cfg.get(loader) or {})
-            files.add(Path(dataset.get('data_root') or '', dataset.get('ann_file') or ''))
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files) if path.is_file()}
+    loaders = [model.cfg.get(f'{split}_dataloader') or {} for model in models for split in ('train', 'val', 'test')]
+    files = {annotation_file(loader) for loader in loaders if innermost_dataset(loader).get('ann_file')}
+    return {str(path): sha256_of(path) for path in sorted(files) if path.is_file()}
 
 
 def _check(cfg: Config, path: Path) -> None:

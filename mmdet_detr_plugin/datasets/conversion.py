@@ -12,6 +12,9 @@ from .readers import read_dataset
 from .readers.coco import CONVERTED
 from .records import Box, DatasetRecords
 
+SPLITS = ('test', 'train', 'val')
+SEGMENTS = 'panoptic_'  # before the split, in the name of a file of segments
+
 
 def with_splits(records: DatasetRecords, val_fraction: float = 0.2, seed: int = 0) -> DatasetRecords:
     """The records with a split for every image: 'train' or 'val', and 'test' where the source has it.
@@ -57,21 +60,20 @@ def write_coco(records: DatasetRecords, out: Path, image_root: Path) -> list[Pat
     for name in records.classes:
         check_class_name(name)
     splits = sorted({image.split for image in records.images})
-    names = [*splits, *(f'panoptic_{split}' for split in splits if records.is_panoptic)]
+    prefixes = ('', SEGMENTS) if records.is_panoptic else ('',)
     if out.is_dir() and not (out / 'annotations').resolve().is_relative_to(out.resolve()):
         raise ValueError(f'{out / "annotations"} is a link out of {out}, where nothing is written; choose another folder with --out')
-    paths = [out / 'annotations' / f'{name}.json' for name in names]
-    possible = [out / 'annotations' / f'{prefix}{split}.json' for split in ('train', 'val', 'test') for prefix in ('', 'panoptic_')]
-    for path in possible:
-        is_in_the_way = records.is_panoptic or not path.name.startswith('panoptic_')
-        if is_in_the_way and path.exists() and not is_converted(path):
+    possible = {(prefix, split): out / 'annotations' / f'{prefix}{split}.json' for prefix in ('', SEGMENTS) for split in SPLITS}
+    for (prefix, _), path in possible.items():
+        if prefix in prefixes and path.exists() and not is_converted(path):
             raise ValueError(f'{path} was not written by this tool and would be lost; choose another folder with --out')
-    for path in set(possible) - set(paths):
-        if is_converted(path):  # of an earlier conversion
-            path.unlink()
-    for name, path in zip(names, paths):
-        write_json(path, _content(records, name.removeprefix('panoptic_'), name.startswith('panoptic_'), out, image_root))
-    return paths
+    paths = {key: path for key, path in possible.items() if key[0] in prefixes and key[1] in splits}
+    for key in possible.keys() - paths.keys():
+        if is_converted(possible[key]):  # of an earlier conversion
+            possible[key].unlink()
+    for (prefix, split), path in paths.items():
+        write_json(path, _content(records, split, prefix == SEGMENTS, out, image_root))
+    return list(paths.values())
 
 
 def _content(records: DatasetRecords, split: str, panoptic: bool, out: Path, image_root: Path) -> dict:

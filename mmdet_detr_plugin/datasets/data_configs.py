@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config_files import innermost_dataset, read_config
-from .conversion import check_class_name, is_converted
-
-SEGMENTS = 'panoptic_'  # before the split, in the name of a file of segments
+from ..config_files import innermost_dataset, nested_datasets, read_config
+from .conversion import SEGMENTS, check_class_name, is_converted
 
 
 def trains_on_segments(cfg) -> bool:
@@ -85,12 +83,11 @@ test_evaluator = {evaluator('test_evaluator', test)}
 
 def _depth(dataloader: dict, key: str, config_file: Path) -> int:
     """How many data sets lie in each other in a loader."""
-    depth, dataset = 1, dataloader.get('dataset') or {}
-    while isinstance(dataset.get('dataset'), dict):
-        depth, dataset = depth + 1, dataset['dataset']
-    if 'datasets' in dataset:
-        raise ValueError(f'{config_file} has several data sets in {key} ({dataset.get("type")}); expected one, to be replaced by the data')
-    return depth
+    datasets = nested_datasets(dataloader)
+    if 'datasets' in datasets[-1]:
+        kind = datasets[-1].get('type')
+        raise ValueError(f'{config_file} has several data sets in {key} ({kind}); expected one, to be replaced by the data')
+    return len(datasets)
 
 
 def _evaluator(evaluator: dict | None, split: str, images: Path, whole: bool = True) -> str:
@@ -132,7 +129,7 @@ def _read_converted(train: Path) -> _Converted:
 def _literal(value: object) -> str:
     """A Python literal without braces in its texts: mmengine would take double ones for a variable to substitute."""
     if isinstance(value, dict):
-        return f'dict({", ".join(f"{key}={_literal(item)}" for key, item in value.items())})'
+        return f'{{{", ".join(f"{_literal(key)}: {_literal(item)}" for key, item in value.items())}}}'
     if isinstance(value, list):
         return f'[{", ".join(map(_literal, value))}]'
     return repr(value).replace('{', '\\x7b')

@@ -74,7 +74,8 @@ def test_peers_compute_the_same():
 def test_command_line(tmp_path):
     def run(*args):
         command = [sys.executable, '-W', 'ignore', ROOT / 'tools' / 'benchmark.py', *map(str, args)]
-        environ = {**os.environ, 'PYTHONPATH': ''}  # with transformers, where it is there
+        path = os.environ['PYTHONPATH'].split(os.pathsep)[1:]  # with transformers, where it is there
+        environ = {**os.environ, 'PYTHONPATH': os.pathsep.join(path)}
         return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environ)
 
     done = run('--rows', 'loss', '--rounds', 1, '--json', tmp_path / 'found.json')

@@ -344,6 +344,19 @@ def test_image_of_another_size_than_annotated_is_left_out(tmp_path):
     assert '100x80, it is 50x50' in records.notes['size in the annotation differs from the image (left out)'][0]
 
 
+def test_boxes_whose_categories_tell_things_are_no_segments(tmp_path):
+    """Also in a file without annotations, as of a test set."""
+    make_coco(tmp_path)
+    content = json.loads((tmp_path / 'labels.json').read_text())
+    content['categories'] = [{**category, 'isthing': 1} for category in content['categories']]
+    (tmp_path / 'labels.json').write_text(json.dumps(content))
+    (tmp_path / 'test').mkdir()
+    make_images(tmp_path / 'test', ['c.png'])
+    images = [dict(id=1, file_name='c.png', width=SIZE[0], height=SIZE[1])]
+    (tmp_path / 'test.json').write_text(json.dumps(content | dict(images=images, annotations=[])))
+    assert sorted(image.path.name for image in read_dataset(tmp_path).images) == ['a.png', 'b.png', 'c.png']
+
+
 def test_data_set_without_any_object_is_refused(tmp_path):
     make_yolo(tmp_path)
     for path in (tmp_path / 'labels').iterdir():

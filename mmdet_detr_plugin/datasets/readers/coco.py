@@ -41,11 +41,16 @@ def coco_content(path: Path, panoptic: bool) -> dict | None:
         return None
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in ('images', 'annotations', 'categories')):
         return None
-    marked, mark = (content['annotations'], 'segments_info') if content['annotations'] else (content['categories'], 'isthing')
-    is_panoptic = any(mark in item for item in marked[:1] if isinstance(item, dict))
+    is_panoptic = _first_has(content['annotations'], 'segments_info')
+    if panoptic and not content['annotations']:  # of a test set
+        is_panoptic = _first_has(content['categories'], 'isthing')
     info = content.get('info')
     is_ours = isinstance(info, dict) and info.get('format') == CONVERTED
     return None if is_panoptic != panoptic or is_ours else content
+
+
+def _first_has(entries: list, key: str) -> bool:
+    return bool(entries) and isinstance(entries[0], dict) and key in entries[0]
 
 
 def read(source: Path, files: dict[Path, dict]) -> DatasetRecords:

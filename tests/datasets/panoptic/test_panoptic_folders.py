@@ -21,6 +21,7 @@ from mmdet_detr_plugin.datasets.shapes import write_split
 from mmdet_detr_plugin.preflight.folder import config_for_folder
 
 from ...conftest import ROOT
+from ..test_conversion import make_coco
 from .builders import CATEGORIES, ids_of, segment, write_dataset
 
 IDS = ids_of("""
@@ -201,7 +202,7 @@ def test_segments_are_asked_for_and_must_be_there(tmp_path, folder):
     with pytest.raises(ValueError, match='no layout known here.* has panoptic segments: convert it with --panoptic'):
         read_dataset(folder)
     (folder / 'panoptic.json').unlink()
-    _boxes_alone(folder / 'boxes')
+    make_coco(folder / 'boxes')
     with pytest.raises(ValueError, match=r'It has boxes \(COCO\), for which there are other configs'):
         read_dataset(folder / 'boxes', panoptic=True)
     with pytest.raises(ValueError, match='Looked for: JSON files of COCO\'s panoptic format, whose annotations have "segments_info"'):
@@ -218,20 +219,11 @@ def test_segments_of_others_are_never_replaced_and_own_ones_never_left_behind(tm
         write_coco(records, out, folder)
     theirs.unlink()
     write_coco(records, out, folder)
-    boxes = with_splits(read_dataset(_boxes_alone(tmp_path / 'boxes')))
+    make_coco(tmp_path / 'boxes')
+    boxes = with_splits(read_dataset(tmp_path / 'boxes'))
     theirs.write_text('{}')
     write_coco(boxes, out, tmp_path / 'boxes')  # it writes no such file
     assert sorted(path.name for path in (out / 'annotations').iterdir()) == ['panoptic_test.json', 'train.json', 'val.json']
-
-
-def _boxes_alone(root):
-    root.mkdir()
-    images = [dict(id=number, file_name=f'{number}.png', width=20, height=20) for number in range(2)]
-    for image in images:
-        cv2.imwrite(str(root / image['file_name']), np.zeros((20, 20, 3), np.uint8))
-    annotations = [dict(id=number, image_id=number, category_id=1, bbox=[1, 1, 9, 9], area=81, iscrowd=0) for number in range(2)]
-    (root / 'labels.json').write_text(json.dumps(dict(images=images, annotations=annotations, categories=[dict(id=1, name='cat')])))
-    return root
 
 
 @pytest.mark.parametrize('name', PANOPTIC)
@@ -267,7 +259,7 @@ def test_wrapped_data_sets_and_evaluators_without_data(tmp_path, folder):
     (tmp_path / 'wrapped.py').write_text(
         f"""_base_ = {str(base)!r}
 train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=3, dataset=_base_.train_dataloader.dataset))
-val_evaluator = _base_.val_evaluator + [dict(type='DumpDetResults', out_file_path='dump.pkl')]
+val_evaluator = _base_.val_evaluator + [dict(type='DumpDetResults', out_file_path='dump.pkl', backend_args={{'map': {{'./a': '{{b'}}}})]
 """
     )
     (tmp_path / 'config.py').write_text(config_for_dataset(tmp_path / 'wrapped.py', tmp_path / 'out'))
@@ -275,7 +267,7 @@ val_evaluator = _base_.val_evaluator + [dict(type='DumpDetResults', out_file_pat
     assert cfg.model.num_stuff_classes == 2 and 'ann_file' not in cfg.train_dataloader.dataset
     assert cfg.train_dataloader.dataset.dataset.ann_file == 'annotations/panoptic_train.json'
     assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 3
-    assert cfg.val_evaluator[2] == dict(type='DumpDetResults', out_file_path='dump.pkl')
+    assert cfg.val_evaluator[2] == dict(type='DumpDetResults', out_file_path='dump.pkl', backend_args={'map': {'./a': '{b'}})
     (tmp_path / 'several.py').write_text(
         f"""_base_ = {str(ROOT / 'configs/small/local-detr_r18-half_1xb2-12e_coco320.py')!r}
 train_dataloader = dict(dataset=dict(_delete_=True, type='ConcatDataset', datasets=[_base_.train_dataloader.dataset] * 2))
