@@ -108,3 +108,9 @@ def annotation_file(dataloader: dict) -> Path:
     """The COCO JSON that a loader reads."""
     dataset = innermost_dataset(dataloader)
     return Path(dataset.get('data_root') or '') / dataset['ann_file']
+
+
+def image_folder(dataloader: dict) -> Path:
+    """What the names in that file are relative to."""
+    dataset = innermost_dataset(dataloader)
+    return Path(dataset.get('data_root') or '') / (dataset.get('data_prefix') or {}).get('img', '')

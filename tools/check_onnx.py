@@ -8,20 +8,15 @@ more than 5 % of them), pixels of an image by more than 1 % (5 %), or nothing co
 """
 
 import argparse
-import json
 import sys
 import warnings
 from pathlib import Path
 
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
 
-from mmengine.config import Config  # noqa: E402
-
 from mmdet_detr_plugin.config_files import read_config  # noqa: E402
-from mmdet_detr_plugin.datasets.panoptic.segments_as_instances import things_as_instances  # noqa: E402
 from mmdet_detr_plugin.deployment import init_detector  # noqa: E402
-from mmdet_detr_plugin.deployment.check import Agreement, check  # noqa: E402
-from mmdet_detr_plugin.prediction.inputs import find_inputs, is_video  # noqa: E402
+from mmdet_detr_plugin.deployment.check import Agreement, check, images_to_compare  # noqa: E402
 from mmdet_detr_plugin.prediction.predictor import Predictor  # noqa: E402
 
 TOLERANCE = dict(fp32=1e-4, fp16=2e-2)
@@ -55,20 +50,6 @@ def main() -> None:
     agree = found.beyond(tolerance) <= BEYOND[precision] * len(found.box_differences)
     agree = agree and max(found.segment_differences, default=0.0) <= PIXELS[precision]
     sys.exit(0 if found.images and agree else 1)
-
-
-def images_to_compare(cfg: Config, inputs: list[str], annotation_file: Path | None) -> tuple[list[Path], dict | None, list[int]]:
-    """Files, annotations and the files' ids in them."""
-    if inputs and annotation_file is None:
-        return [path for path in find_inputs(inputs) if not is_video(path)], None, []
-    folder = Path(inputs[0]) if inputs else None
-    if folder is None:
-        dataset = cfg.test_dataloader.dataset
-        folder = Path(dataset.get('data_root') or '') / dataset.data_prefix.get('img', '')
-        annotation_file = Path(dataset.get('data_root') or '') / dataset.ann_file
-    annotations = things_as_instances(json.loads(annotation_file.read_text()))
-    images = annotations['images']
-    return [folder / image['file_name'] for image in images], annotations, [image['id'] for image in images]
 
 
 def print_agreement(found: Agreement, tolerance: float) -> None:

@@ -12,9 +12,8 @@ warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
 from mmengine.config import Config  # noqa: E402
 
 from mmdet_detr_plugin.comparison.analysis.matches import METRICS  # noqa: E402
-from mmdet_detr_plugin.comparison.context import image_folder  # noqa: E402
 from mmdet_detr_plugin.comparison.results import main_detections  # noqa: E402
-from mmdet_detr_plugin.config_files import annotation_file  # noqa: E402
+from mmdet_detr_plugin.config_files import annotation_file, image_folder  # noqa: E402
 from mmdet_detr_plugin.visualization.side_by_side import draw_side_by_side  # noqa: E402
 
 

@@ -1,17 +1,19 @@
 """The whole comparison: audit, pre-flight, trainings, evaluation, report. What ``tools/compare.py`` runs."""
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..config_files import image_folder
 from ..files import write_json
-from ..preflight import findings
+from ..preflight import findings, read_annotations
 from ..preflight.finding import ERROR, Finding
 from . import speed
 from .audit import AuditItem, audit, delivered_item, is_fair
-from .context import budget, data_facts, how_to_repeat, image_folder
+from .context import budget, data_facts, how_to_repeat
 from .evaluators import box_evaluator
 from .execution import Launch, Run, execute
 from .pictures import draw_examples
@@ -66,7 +68,8 @@ class Comparison:
 
     def preflight(self) -> list[tuple[str, Finding]]:
         """(model, finding); what all models share is named once, with no model."""
-        by_model = {model.name: findings(model.cfg) for model in self.models}
+        read = functools.cache(read_annotations)  # models mostly share their files, and COCO's takes seconds
+        by_model = {model.name: findings(model.cfg, read) for model in self.models}
         shared = [found for found in by_model[self.models[0].name] if all(found in others for others in by_model.values())]
         own = [(name, found) for name, of_model in by_model.items() for found in of_model if found not in shared]
         return [('', found) for found in shared] + own

@@ -17,12 +17,6 @@ from .preparation import Model
 VERSIONS = ('python', 'torch', 'mmcv', 'mmdet', 'mmengine', 'scipy')
 
 
-def image_folder(dataloader: dict) -> Path:
-    """Where the images of a loader lie."""
-    dataset = innermost_dataset(dataloader)
-    return Path(dataset.get('data_root') or '') / (dataset.get('data_prefix') or {}).get('img', '')
-
-
 def data_facts(cfg: Config, name: str) -> dict:
     """Images and objects of every split, and of every class; ``test`` is left out where it is the same as ``val``."""
     files = {split: annotation_file(cfg[f'{split}_dataloader']) for split in ('train', 'val', 'test') if cfg.get(f'{split}_dataloader')}

@@ -1,14 +1,18 @@
 """Does an exported file find what the detector in PyTorch finds: image by image, and in AP."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 
 from ..comparison.analysis.matches import match
-from ..prediction.inputs import Frame, read_frames
+from ..config_files import annotation_file, image_folder
+from ..datasets.panoptic.segments_as_instances import things_as_instances
+from ..prediction.inputs import Frame, find_inputs, is_video, read_frames
 from ..prediction.predictor import Predictor, together_or_alone
 from .runtime import Detections, OnnxDetector, Result
 from .segments import INSTANCE_OFFSET
@@ -58,6 +62,30 @@ class Agreement:
                 has_counterpart = len(others) and np.isfinite(distance[row, other])
                 self.box_differences.append(float(boxes[row, other]) if has_counterpart else np.inf)
                 self.score_differences.append(float(scores[row, other]) if has_counterpart else np.inf)
+
+
+def images_to_compare(
+    cfg: Config, inputs: Sequence[str] = (), annotations: Path | None = None
+) -> tuple[list[Path], dict | None, list[int]]:
+    """What ``check`` takes.
+
+    Args:
+        cfg: whose test images and annotations are taken without ``inputs``.
+        inputs: images, folders and patterns, videos are left out; the one folder of the images, with ``annotations``.
+        annotations: COCO file.
+
+    Returns:
+        Files, the annotation file's content (None without one), and the files' image ids in it.
+
+    Raises:
+        FileNotFoundError: for an input or annotation file that is not there.
+    """
+    if inputs and annotations is None:
+        return [path for path in find_inputs(inputs) if not is_video(path)], None, []
+    folder = Path(inputs[0]) if inputs else image_folder(cfg.test_dataloader)
+    content = things_as_instances(json.loads((annotations or annotation_file(cfg.test_dataloader)).read_text()))
+    images = content['images']
+    return [folder / image['file_name'] for image in images], content, [image['id'] for image in images]
 
 
 def check(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -110,9 +110,9 @@ class ConfigData:
         return [split for split in self.splits if not split.is_training]
 
 
-def read_data(cfg: Config) -> ConfigData:
+def read_data(cfg: Config, read: Callable[..., Annotations] = read_annotations) -> ConfigData:
     """Read what a config's loaders read; each annotation file once. What is missing or broken becomes a finding."""
-    content, reader = cfg.to_dict(), _Reader()
+    content, reader = cfg.to_dict(), _Reader(read)
     nodes = {loader: content.get(f'{loader}_dataloader') for loader in LOADERS}
     if not any(nodes.values()):
         reader.find(
@@ -151,7 +151,8 @@ def _datasets(node: object, repeats: int = 1) -> Iterator[tuple[dict, int]]:
 class _Reader:
     """Collects splits and findings; parses no file twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[..., Annotations]) -> None:
+        self.read = read
         self.data = ConfigData()
         self.files: dict[Path, Annotations | None] = {}  # None: reported already
         self.seen: list[tuple[dict, int, Split]] = []
@@ -203,7 +204,7 @@ class _Reader:
         if path not in self.files:
             self.files[path] = None
             try:
-                self.files[path] = read_annotations(path, panoptic)
+                self.files[path] = self.read(path, panoptic)
                 self.data.findings += self.files[path].findings
             except ValueError as error:
                 advice = f'set data_root and ann_file (the working directory is {Path.cwd()}); tools/convert_dataset.py writes such files'

@@ -12,7 +12,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmdet_detr_plugin.deployment.check import check
+from mmdet_detr_plugin.deployment.check import check, images_to_compare
 from mmdet_detr_plugin.deployment.export import describe, export_onnx
 from mmdet_detr_plugin.deployment.exportable import ExportableDetector
 from mmdet_detr_plugin.prediction.predictor import Predictor
@@ -64,6 +64,18 @@ def test_check_finds_agreement_and_reports_what_it_left_out(export, folder):
     assert 0 < max(found.box_differences) < 1e-4 and found.pytorch == found.onnx and found.pytorch['AP'] > 0.5
     ((name, problem),) = found.problems
     assert name.endswith('broken.png') and problem.count('no image that OpenCV can read') == 2
+
+
+def test_images_to_compare_are_the_configs_also_of_a_wrapped_data_set(folder, tmp_path):
+    content = dict(images=[dict(id=7, file_name='b.png'), dict(id=3, file_name='a.png')], annotations=[], categories=[])
+    (tmp_path / 'some.json').write_text(json.dumps(content))
+    dataset = dict(type='StrictCocoDataset', data_root=f'{tmp_path}/', ann_file='some.json', data_prefix=dict(img='images/'))
+    for wrapped in (dataset, dict(type='SeededDataset', dataset=dataset)):
+        files, annotations, image_ids = images_to_compare(Config(dict(test_dataloader=dict(dataset=wrapped))))
+        assert files == [tmp_path / 'images/b.png', tmp_path / 'images/a.png'] and image_ids == [7, 3] and annotations == content
+    files, annotations, image_ids = images_to_compare(Config(), [folder], tmp_path / 'some.json')
+    assert files == [folder / 'b.png', folder / 'a.png'] and image_ids == [7, 3] and annotations == content
+    assert images_to_compare(Config(), [folder / '0.png']) == ([folder / '0.png'], None, [])
 
 
 def test_check_command_fails_for_other_weights(export, folder, tmp_path):

@@ -1,8 +1,10 @@
 """What is read from a config's loaders, and what happens when it cannot be read."""
 
+import functools
+
 import pytest
 
-from mmdet_detr_plugin.preflight import ERROR, NOTE, WARNING, data_findings, read_data
+from mmdet_detr_plugin.preflight import ERROR, NOTE, WARNING, data_findings, findings, read_annotations, read_data
 
 from .planting import CLASSES, config, find_in_data, saying, write
 
@@ -86,3 +88,18 @@ def test_the_config_is_left_as_it_was(root):
     before = cfg.to_dict()
     data_findings(cfg)
     assert cfg.to_dict() == before
+
+
+def test_several_configs_read_a_shared_file_once_and_find_the_same(root):
+    (root / 'annotations' / 'test.json').write_text('no JSON')
+    write(root, 'train', dict(images=[dict(id=1, file_name='a.png')], annotations=[], categories=[dict(id=1, name=CLASSES[0])]))
+    alone, names = findings(config(root)), []
+
+    def read(path, panoptic):
+        names.append(path.name)
+        return read_annotations(path, panoptic)
+
+    shared = functools.cache(read)
+    for _ in range(2):
+        assert findings(config(root), shared) == alone
+    assert names.count('train.json') == 1 and saying(alone, 'no JSON') and saying(alone, 'have no "width"')
