@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
-from mmdet_detr_plugin.comparison.ablation import OWN_DATA, PLANS, results_folder, run_plan, table  # noqa: E402
+from mmdet_detr_plugin.ablation import OWN_DATA, PLANS, results_folder, run_plan, table  # noqa: E402
 
 
 def main() -> None:

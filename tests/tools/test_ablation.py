@@ -11,7 +11,7 @@ from mmdet.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
-from mmdet_detr_plugin.comparison.ablation import PLANS, Run, run_plan
+from mmdet_detr_plugin.ablation import PLANS, Run, run_plan
 from mmdet_detr_plugin.config_files import config_path, flat
 from mmdet_detr_plugin.datasets.shapes import write_split
 

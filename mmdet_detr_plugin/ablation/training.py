@@ -1,0 +1,138 @@
+"""Trains the runs of a plan: goes on after an interruption, and takes no result for another one's."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from ..benchmark.results import machine
+from ..comparison.runs import last_scalars, seconds_per_epoch
+from ..config_files import config_path, configs_folder, flat, mmdet_train_script
+from ..datasets.conversion import converted_folder
+from ..datasets.data_configs import config_for_dataset
+from ..files import sha256_of, write_json
+from .plans import OWN_DATA, Run
+
+
+def results_folder(plan: str) -> Path:
+    """Where the results of a plan are kept in the repository."""
+    return configs_folder() / ('small' if plan in OWN_DATA else 'shapes') / 'results' / plan
+
+
+def run_plan(
+    runs: Sequence[Run],
+    out: Path,
+    work_dir: Path,
+    options: dict | None = None,
+    seeds: Sequence[int] = (0,),
+    data: Path | None = None,
+    say=print,
+) -> list[dict]:
+    """Train what has no result yet; interrupted and started again, it goes on.
+
+    Args:
+        out: folder of one JSON file for each run and seed.
+        work_dir: folder of the trainings.
+        options: for all runs; where a run has its own value, these win.
+        data: a data set instead of the configs'; COCO, VOC and YOLO folders are converted into ``work_dir``.
+
+    Returns:
+        All results, in the order of the runs.
+
+    Raises:
+        RuntimeError: when a training fails, with the end of its output.
+        FileNotFoundError, ValueError: for data that cannot be read.
+        ValueError: when a result or a training to go on with was made with other options or data, or has logged no evaluation.
+    """
+    results, common = [], dict(options or {})
+    if data is not None:
+        name = data.resolve().name
+        data, _ = converted_folder(data, work_dir)
+        content = json.loads((data / 'annotations' / 'train.json').read_text())
+        common |= dict(data=name, train_images=len(content['images']), train_objects=len(content['annotations']))
+    for run in runs:
+        for seed in seeds:
+            path = out / f'{run.name}-seed{seed}.json'
+            if not path.is_file():
+                say(f'{run.name}, seed {seed}: training')
+                out.mkdir(parents=True, exist_ok=True)
+                write_json(path, _train(run, seed, work_dir / f'{run.name}-seed{seed}', options or {}, data) | dict(common=common))
+            result = json.loads(path.read_text())
+            _check_made_alike(path, result, run, common)
+            results.append(result)
+    return results
+
+
+def _check_made_alike(path: Path, result: dict, run: Run, common: dict) -> None:
+    """A result that is kept must be that of this run."""
+    asked = json.loads(json.dumps(dict(config=run.config, options=run.options, common=common)))  # tuples are lists in the file
+    for key, value in asked.items():
+        if result[key] != value:
+            raise ValueError(
+                f'{path} was made with {result[key] or "the settings of the configs"}, this run has {value or "those of the configs"}; '
+                'write to another folder (--out), or remove that file to train again'
+            )
+
+
+def _train(run: Run, seed: int, work_dir: Path, options: dict, data: Path | None) -> dict:
+    values = flat({**run.options, **options, 'randomness.seed': seed})
+    config = config_path(run.config)
+    if data is not None:
+        text = config_for_dataset(Path(config), data)
+        work_dir.mkdir(parents=True, exist_ok=True)
+        config = str(work_dir / 'of_data.py')
+        Path(config).write_text(text)
+        num_classes = len(Config.fromfile(config).metainfo.classes)
+        values |= {key: num_classes for key in values if key.endswith('.num_classes')}
+    _claim(work_dir, config, values, data)
+    command = [sys.executable, '-W', 'ignore', str(mmdet_train_script()), config, '--work-dir', str(work_dir), '--resume']
+    command += ['--cfg-options', *(f'{key}={value}' for key, value in values.items())]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f'{run.name}: {" ".join(command)} failed:\n{(done.stdout + done.stderr)[-3000:]}')
+    metrics = {key.removeprefix('coco/bbox_'): value for key, value in last_scalars(work_dir).items() if key.startswith('coco/bbox_mAP')}
+    return dict(
+        name=run.name,
+        what=run.what,
+        config=run.config,
+        options=run.options,
+        seed=seed,
+        metrics=metrics,
+        seconds_per_epoch=round(seconds_per_epoch(work_dir), 1),
+        machine=machine('cuda' if torch.cuda.is_available() else 'cpu'),
+    )
+
+
+def _claim(work_dir: Path, config: str, values: dict, data: Path | None) -> None:
+    """Note what a folder's training is of, so that nothing else is ever taken for its beginning."""
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(values)
+    asked = dict(config=cfg.pretty_text)
+    if data is not None:
+        asked |= dict(annotations=sha256_of(data / 'annotations' / 'train.json'))
+    note = work_dir / 'training_of.json'
+    of_this = json.loads(note.read_text()) == asked if note.is_file() else not (work_dir / 'last_checkpoint').is_file()
+    if not of_this:
+        raise ValueError(
+            f'{work_dir} holds a training with other settings or data; expected one of this run, to go on with. Take another folder '
+            '(--work-dir), or remove that one'
+        )
+    work_dir.mkdir(parents=True, exist_ok=True)
+    write_json(note, asked)
+
+
+def table(results: Sequence[dict]) -> str:
+    """Markdown; one line for each run, means over its seeds."""
+    lines = ['| | AP | AP50 | AP75 | seconds an epoch | seeds |', '|---|---|---|---|---|---|']
+    by_run: dict[str, list[dict]] = {}
+    for result in results:
+        by_run.setdefault(result['name'], []).append(result)
+    for runs in by_run.values():
+        cells = [sum(run['metrics'][key] for run in runs) / len(runs) for key in ('mAP', 'mAP_50', 'mAP_75')]
+        seconds = sum(run['seconds_per_epoch'] for run in runs) / len(runs)
+        lines.append(f'| {runs[0]["what"]} | ' + ' | '.join(f'{cell:.3f}' for cell in cells) + f' | {seconds:.0f} | {len(runs)} |')
+    return '\n'.join(lines)
