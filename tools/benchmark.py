@@ -3,7 +3,7 @@
     python tools/benchmark.py [--rows ROW ...] [--rounds N] [--json FILE] [--plot FILE] [--official DIR] [--device cpu|cuda]
 
 Implementations are timed in turns, medians count. Results are compared first (mmdet_detr_plugin/benchmark/rows.py says which). The whole
-table takes about 10 minutes on two cores, and 5 more for the panoptic rows.
+table takes about 10 minutes on two cores, and 6 more for the rows of training aids and of panoptic training.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
 import torch  # noqa: E402
 
-from mmdet_detr_plugin.benchmark import panoptic, rows, scaling  # noqa: E402
+from mmdet_detr_plugin.benchmark import aids, panoptic, rows, scaling  # noqa: E402
 from mmdet_detr_plugin.benchmark.results import machine, table  # noqa: E402
 from mmdet_detr_plugin.files import write_json  # noqa: E402
 
@@ -31,6 +31,7 @@ ROWS = {
     'training-compiled': lambda device, rounds, _: rows.training_row(device, rounds, bf16=True, compiled=True),
     'memory': lambda device, rounds, _: rows.memory_row(device),
     'epoch': lambda device, rounds, _: rows.epoch_row(device, rounds),
+    'aids': lambda device, rounds, _: aids.training_rows(device, rounds),
     'panoptic': lambda device, rounds, _: panoptic.training_row(device, rounds),
     'panoptic-memory': lambda device, rounds, _: panoptic.memory_row(device),
     'table1': lambda device, rounds, _: [rows.speed_row(name, device, rounds) for name in TABLE1],
