@@ -116,7 +116,7 @@ def delivered_item(cfgs: Sequence[Config], batches: int) -> AuditItem:
     if difference is None:
         text = f'the same images, pixels and boxes in the same order in {batches} batches of 2 epochs'
         return AuditItem(name, EQUAL, (text,) * len(cfgs))
-    advice = 'see "The same pixels for every model" in the README'
+    advice = 'see "The same pixels for every model" in docs/training.md'
     return AuditItem(name, UNFAIR, ('the reference', *(difference,) * (len(cfgs) - 1)), advice)
 
 

@@ -13,6 +13,8 @@ from mmdet_detr_plugin.visualization.side_by_side import draw_side_by_side
 
 from ..conftest import ROOT
 
+PAGES = [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md')), *sorted(ROOT.glob('configs/*/README.md'))]
+
 
 def python(*args, **kwargs):
     return subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True, **kwargs)
@@ -86,15 +88,27 @@ def test_picture_shows_a_column_for_each_model(tmp_path, shapes_dir):
     assert sizes[0][0] == sizes[1][0] and sizes[1][1] == pytest.approx(2 * sizes[0][1], rel=0.02)
 
 
-def test_readme_names_only_files_that_exist():
-    text = (ROOT / 'README.md').read_text()
-    named = set(re.findall(r'\b((?:configs|tools|tests|mmdet_detr_plugin)/[\w./{}-]+\.(?:py|sh|md|png|txt))', text))
+def test_pages_name_only_files_that_exist():
+    text = '\n'.join(page.read_text() for page in PAGES)
+    named = set(re.findall(r'\b((?:configs|docs|tools|tests|mmdet_detr_plugin)/[\w./{}-]+\.(?:py|sh|md|png|txt))', text))
     generated = {'tools/train.py', 'tools/test.py'}  # mmdet's
-    assert len(named) > 8
+    assert len(named) > 50
     assert not [name for name in named - generated if not (ROOT / name).is_file()]
 
 
-def test_commands_of_the_readme_have_the_options_they_show(monkeypatch, capsys):
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_between_pages_lead_somewhere(page):
+    """Files, and headings by the anchors that GitHub gives them."""
+    links = re.findall(r'\]\(([^)\s]+)\)', page.read_text())
+    for link in [link for link in links if '://' not in link]:
+        path, _, anchor = link.partition('#')
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_file(), link
+        headings = re.findall(r'^#+ (.+)$', re.sub(r'```.*?```', '', target.read_text(), flags=re.S), re.M) if anchor else []
+        assert not anchor or anchor in {re.sub(r'[^\w -]', '', text.lower()).replace(' ', '-') for text in headings}, link
+
+
+def test_commands_of_the_pages_have_the_options_they_show(monkeypatch, capsys):
     def help_of(script):  # in this process, which imports mmdet once: by themselves most of the commands take five seconds to do so
         monkeypatch.setattr(sys, 'argv', [script, '--help'])
         with pytest.raises(SystemExit) as stopped:
@@ -102,7 +116,7 @@ def test_commands_of_the_readme_have_the_options_they_show(monkeypatch, capsys):
         assert not stopped.value.code
         return capsys.readouterr().out
 
-    blocks = re.findall(r'```bash\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
+    blocks = re.findall(r'```bash\n(.*?)```', '\n'.join(page.read_text() for page in PAGES), re.S)
     commands = [line for block in blocks for line in block.replace('\\\n', ' ').splitlines() if line.startswith('python tools/')]
     assert commands
     usages = {}
