@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 
 from ..benchmark.results import machine
-from ..comparison.runs import last_scalars, seconds_per_epoch
+from ..comparison.runs import last_scalars, resume_option, seconds_per_epoch
 from ..config_files import config_path, configs_folder, flat, mmdet_train_script
 from ..datasets.conversion import converted_folder
 from ..datasets.data_configs import config_for_dataset
@@ -89,7 +89,7 @@ def _train(run: Run, seed: int, work_dir: Path, options: dict, data: Path | None
         num_classes = len(Config.fromfile(config).metainfo.classes)
         values |= {key: num_classes for key in values if key.endswith('.num_classes')}
     _claim(work_dir, config, values, data)
-    command = [sys.executable, '-W', 'ignore', str(mmdet_train_script()), config, '--work-dir', str(work_dir), '--resume']
+    command = [sys.executable, '-W', 'ignore', str(mmdet_train_script()), config, '--work-dir', str(work_dir), *resume_option(work_dir)]
     command += ['--cfg-options', *(f'{key}={value}' for key, value in values.items())]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

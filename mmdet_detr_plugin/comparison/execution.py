@@ -18,6 +18,7 @@ import torch
 
 from ..config_files import mmdet_train_script
 from ..files import write_json
+from .runs import resume_option
 
 ITERATION = re.compile(rb'(?:Epoch\(train\) +\[(\d+)\]\[ *(\d+)/(\d+)\]|Iter\(train\) +\[ *(\d+)/(\d+)\])')
 LAUNCHERS = ('none', 'pytorch', 'slurm')
@@ -107,7 +108,8 @@ class Launch:
         options = {'randomness.seed': run.seed}
         if self.launcher != 'none' and not torch.cuda.is_available():
             options['runner_type'] = 'mmdet_detr_plugin.CPURunner'
-        command = [*program, str(mmdet_train_script()), str(run.config), '--work-dir', str(run.training), '--resume', '--auto-scale-lr']
+        command = [*program, str(mmdet_train_script()), str(run.config), '--work-dir', str(run.training), '--auto-scale-lr']
+        command += resume_option(run.training)
         command += ['--launcher', self.launcher] if self.launcher != 'none' else []
         return [*command, '--cfg-options', *(f'{key}={value}' for key, value in options.items())]
 

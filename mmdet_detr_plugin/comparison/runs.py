@@ -56,6 +56,11 @@ def last_checkpoint(work_dir: Path) -> Path:
     return work_dir / Path(pointer.read_text().strip()).name
 
 
+def resume_option(work_dir: Path) -> list[str]:
+    """Of mmdet's ``tools/train.py``, where there is something to resume: it makes it drop the config's ``load_from``."""
+    return ['--resume'] if (work_dir / 'last_checkpoint').is_file() else []
+
+
 def evaluations(work_dir: Path) -> list[tuple[int, float]]:
     """(epoch, AP) of every evaluation during training; the last one of an epoch."""
     return sorted({record['step']: record['coco/bbox_mAP'] for record in _records(work_dir) if 'coco/bbox_mAP' in record}.items())

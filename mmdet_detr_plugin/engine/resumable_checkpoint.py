@@ -1,9 +1,12 @@
 """Which checkpoint an interrupted run goes on from, where the newest one may be damaged."""
 
 import re
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+
+from mmengine.config import Config
 
 
 def fault_of(path: Path) -> str | None:
@@ -26,7 +29,7 @@ def resumable_checkpoint(work_dir: Path, out_dir: str | None, filename_tmpl: str
     Args:
         out_dir: where the run's checkpoints are written, in a folder of its name, when not to ``work_dir``.
         filename_tmpl: names of checkpoints, ``epoch_{}.pth``.
-        warn: told about everything that is not as it should be.
+        warn: told about a checkpoint that has moved or is damaged.
 
     Returns:
         Its path or address; None when the run has not written any, and begins anew.
@@ -37,7 +40,6 @@ def resumable_checkpoint(work_dir: Path, out_dir: str | None, filename_tmpl: str
     """
     pointer = work_dir / 'last_checkpoint'
     if not pointer.is_file():
-        warn(f'Nothing to resume from: {pointer} is not there. The training starts from the beginning.')
         return None
     named = pointer.read_text(errors='replace').strip()
     path, moved = Path(named), work_dir / Path(named).name
@@ -64,6 +66,17 @@ def resumable_checkpoint(work_dir: Path, out_dir: str | None, filename_tmpl: str
         f'start a new run in another work_dir{f" from the weights of load_from={best[0]}" if best else ""} (with max_keep_ckpts of 2 or '
         'more there is one to fall back to)'
     )
+
+
+def dropped_load_from(cfg: Config) -> str | None:
+    """The ``load_from`` that mmdet's ``tools/train.py`` drops when it is given ``--resume``, whether or not there is anything to resume.
+
+    Args:
+        cfg: of the runner. What it no longer holds is read from its file, or from this command's ``--cfg-options``.
+    """
+    if given := [argument.partition('=')[2] for argument in sys.argv if argument.startswith('load_from=')]:
+        return given[-1] if given[-1] not in ('', 'None') else None
+    return Config.fromfile(cfg.filename).get('load_from') if cfg.filename and Path(cfg.filename).is_file() else None
 
 
 def _is_of_run(named: str, work_dir: Path, out_dir: str | None) -> bool:

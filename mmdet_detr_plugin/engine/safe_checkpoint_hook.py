@@ -16,7 +16,7 @@ from ..files import write_atomically
 from ..registry import HOOKS
 from .epoch_seed_hook import EpochSeedHook
 from .plain_checkpoint_hook import PlainCheckpointHook
-from .resumable_checkpoint import check_named, resumable_checkpoint
+from .resumable_checkpoint import check_named, dropped_load_from, resumable_checkpoint
 
 
 @HOOKS.register_module()
@@ -28,7 +28,7 @@ class SafeCheckpointHook(CheckpointHook):
     (``ReduceOnPlateauLR``). When training resumes from one that was not, that validation is done first.
 
     A write that fails, on a full disk, ends the training and leaves every file as it was. A run that resumes says from which checkpoint;
-    when the newest is damaged, from the newest whole one.
+    when the newest is damaged, from the newest whole one. A first start with ``--resume`` starts from ``load_from``, as one without.
 
     Only this run's own files, those in its output folder, are ever deleted. Other storage than local files is written through its own
     backend, as mmengine does.
@@ -51,7 +51,11 @@ class SafeCheckpointHook(CheckpointHook):
             return
         if runner._load_from is None:
             found = resumable_checkpoint(Path(runner.work_dir), self.out_dir, self.filename_tmpl, runner.logger.warning)
-            runner._load_from, runner._resume = found, found is not None
+            runner._load_from, runner._resume = found or dropped_load_from(runner.cfg), found is not None
+            if found is None:
+                start = f'the weights of load_from={runner._load_from}' if runner._load_from else 'the beginning'
+                pointer = Path(runner.work_dir) / 'last_checkpoint'
+                runner.logger.warning(f'Nothing to resume from: {pointer} is not there. The training starts from {start}.')
         else:
             check_named(str(runner._load_from))
         if runner._resume:

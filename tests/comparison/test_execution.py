@@ -165,12 +165,21 @@ def test_time_left_counts_every_run_as_its_models_others(tmp_path):
 def test_launchers_start_processes_as_asked(tmp_path, monkeypatch):
     run = make_runs(tmp_path)[0]
     alone = Launch().training_command(run)
-    assert '--launcher' not in alone and 'randomness.seed=0' in alone and '--resume' in alone
+    assert '--launcher' not in alone and 'randomness.seed=0' in alone
     torchrun = Launch('pytorch', processes=2).training_command(run)
     assert '--nproc_per_node=2' in torchrun and torchrun[torchrun.index('--launcher') + 1] == 'pytorch'
     monkeypatch.setenv('SRUN_ARGS', '-p gpu --gres=gpu:4')
     slurm = Launch('slurm', processes=4).training_command(run)
     assert slurm[:6] == ['srun', '--ntasks=4', '--kill-on-bad-exit=1', '-p', 'gpu', '--gres=gpu:4']
+
+
+def test_a_training_resumes_only_where_there_is_something_to_resume(tmp_path):
+    """With ``--resume`` mmdet's train.py drops the config's load_from: fine-tuned models would be compared from scratch."""
+    run = make_runs(tmp_path)[0]
+    assert '--resume' not in Launch().training_command(run)
+    run.training.mkdir(parents=True)
+    (run.training / 'last_checkpoint').write_text('epoch_1.pth')
+    assert '--resume' in Launch().training_command(run)
 
 
 def test_gpus_are_divided_among_jobs(monkeypatch):

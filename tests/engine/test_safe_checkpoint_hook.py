@@ -4,6 +4,7 @@ import builtins
 import os
 import re
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -209,6 +210,29 @@ def test_without_a_whole_checkpoint_nothing_starts_silently(tmp_path, monkeypatc
     assert files(tmp_path / 'a') == before
     text = warnings_of(monkeypatch, tiny_runner(tmp_path / 'b', epochs=1, resume=True))
     assert re.search(r'Nothing to resume from: .*last_checkpoint is not there. The training starts from the beginning', text)
+
+
+@pytest.mark.parametrize('given_by', ['config', 'command', 'neither'])
+def test_a_first_start_with_resume_starts_from_load_from(tmp_path, monkeypatch, given_by):
+    """mmdet's train.py sets it to None for ``--resume``, which a job that may be started anew has in its command from the first time on."""
+    tiny_runner(tmp_path / 'a', epochs=1).train()
+    weights = str(tmp_path / 'a' / 'epoch_1.pth')
+    (tmp_path / 'config.py').write_text(f'load_from = {weights!r}\n' if given_by == 'config' else '')
+    options = ['--cfg-options', f'load_from={weights}'] if given_by == 'command' else []
+    monkeypatch.setattr(sys, 'argv', ['train.py', 'config.py', '--resume', *options])
+    straight = tiny_runner(tmp_path / 'b', epochs=1, load_from=None if given_by == 'neither' else weights)
+    straight.train()
+
+    def start(epochs):
+        runner = tiny_runner(tmp_path / 'c', epochs=epochs, resume=True)
+        object.__setattr__(runner.cfg, '_filename', str(tmp_path / 'config.py'))
+        return runner, warnings_of(monkeypatch, runner)
+
+    runner, text = start(1)
+    assert f'starts from {"the beginning" if given_by == "neither" else f"the weights of load_from={weights}"}.' in text
+    assert_equal(runner.model.state_dict(), straight.model.state_dict(), 'model')
+    runner, text = start(2)
+    assert text == '' and runner._load_from == str(tmp_path / 'c' / 'epoch_1.pth')
 
 
 def test_a_checkpoint_of_an_earlier_run_is_not_fallen_back_to(tmp_path):
