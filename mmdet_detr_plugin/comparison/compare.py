@@ -20,7 +20,7 @@ from .pictures import draw_examples
 from .preparation import Model, short_names
 from .progress import ProgressDisplay
 from .report.write import FORMAT, write_report
-from .results import compared, detections_of, main_detections, model_results
+from .results import compared, detections_of, main_detections, model_results, truth_for
 from .runs import last_checkpoint
 
 AUDITED_BATCHES = 10
@@ -94,8 +94,8 @@ class Comparison:
     def _results(self, items: Sequence[AuditItem], preflight: Sequence[tuple[str, Finding]], speeds: dict[str, dict]) -> dict:
         first, labels, runs = self.models[0].cfg, self.labels, self.runs()
         facts = data_facts(first, self.data_name)
-        images, truth = facts['splits']['train']['images'], Path(box_evaluator(first)['ann_file'])
-        entries, matches = [], {}
+        images, truth_file = facts['splits']['train']['images'], Path(box_evaluator(first)['ann_file'])
+        entries, matches, truth = [], {}, truth_for(runs, truth_file)
         for model in self.models:
             own, label = [run for run in runs if run.model == model.name], labels[model.name]
             entry, matches[label] = model_results(model, own, speeds[model.name], truth, images)
@@ -118,7 +118,7 @@ class Comparison:
             ],
             models=entries,
             **compared(entries, matches),
-            examples=self._examples(entries, matches, truth, image_folder(first.test_dataloader)),
+            examples=self._examples(entries, matches, truth_file, image_folder(first.test_dataloader)),
             repeat=how_to_repeat([self.command], {labels[name]: path.read_text() for name, path in self.files.items()}),
         )
 

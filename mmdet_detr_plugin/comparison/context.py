@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -25,14 +25,14 @@ def data_facts(cfg: Config, name: str) -> dict:
         del files['test']
         evaluated_on = 'val'
     contents = {split: segments_as_instances(json.loads(path.read_text())) for split, path in files.items()}
-    by_class = {split: _objects_by_class(content) for split, content in contents.items()}
-    splits = {}
-    for split, content in contents.items():
-        with_objects = {item['image_id'] for item in content.get('annotations', [])}
-        images = len(content['images'])
-        splits[split] = dict(images=images, objects=by_class[split].total(), empty_images=images - len(with_objects))
     classes = (innermost_dataset(cfg.train_dataloader).get('metainfo') or {}).get('classes')
     classes = classes or [category['name'] for category in contents['train']['categories']]
+    objects = {split: _objects_of(content, classes) for split, content in contents.items()}
+    by_class = {split: Counter(name for _, name in found) for split, found in objects.items()}
+    splits = {}
+    for split, content in contents.items():
+        with_objects, images = {image for image, _ in objects[split]}, len(content['images'])
+        splits[split] = dict(images=images, objects=len(objects[split]), empty_images=images - len(with_objects))
     return dict(
         name=name,
         layout=(contents['train'].get('info') or {}).get('source'),
@@ -61,9 +61,10 @@ def how_to_repeat(commands: Sequence[str], configs: dict[str, str]) -> dict:
     )
 
 
-def _objects_by_class(content: dict) -> Counter:
-    names = {category['id']: category['name'] for category in content['categories']}
-    return Counter(names.get(item['category_id'], 'unlisted') for item in content.get('annotations', []))
+def _objects_of(content: dict, classes: Collection[str]) -> list[tuple[int, str]]:
+    """Image id and class of every annotation; those of other categories are left out."""
+    names = {category['id']: category['name'] for category in content['categories'] if category['name'] in classes}
+    return [(item['image_id'], names[item['category_id']]) for item in content.get('annotations', []) if item['category_id'] in names]
 
 
 def _commit() -> str | None:

@@ -42,7 +42,7 @@ def evaluate(cfg: Config, folder: Path, checkpoint: Path, device: str) -> None:
     batch_size = own if own > 1 else PADDED_BATCH
     loader = ordered_loader(cfg.test_dataloader, 1)
     truth = Truth.of_config(cfg, loader.dataset.metainfo)
-    results, facts = {}, dict(checkpoint=checkpoint.name)
+    results, facts = {}, dict(checkpoint=checkpoint.name, categories=sorted(truth.categories.values()))
     metric = _panoptic_metric(cfg, loader.dataset.metainfo)
     results['single'], _ = detections(model, loader, truth, None if own > 1 else metric)
     results['padded'], share = detections(model, ordered_loader(cfg.test_dataloader, batch_size), truth, metric if own > 1 else None)

@@ -35,11 +35,13 @@ def draw_examples(
     content = json.loads(truth.read_text())
     names = {category['id']: category['name'] for category in content['categories']}
     files = {image['id']: image['file_name'] for image in content['images']}
+    judged = set(next(iter(matches.values())).annotations.category_ids.tolist())
+    objects = [item for item in content['annotations'] if item['category_id'] in judged]
     groups = []
     for number, group in enumerate(choose_examples(matches, score_thrs), start=1):
         pictures = []
         for image_id in group.image_ids:
-            columns = {'ground truth': [item for item in content['annotations'] if item['image_id'] == image_id]}
+            columns = {'ground truth': [item for item in objects if item['image_id'] == image_id]}
             for model, found in detections.items():
                 shown = [item for item in found if item['image_id'] == image_id and item['score'] >= score_thrs[model]]
                 title = model if len(model) <= LONGEST_TITLE else f'{model[: LONGEST_TITLE - 3]}...'

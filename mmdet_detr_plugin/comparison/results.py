@@ -11,6 +11,7 @@ from mmengine.config import Config
 from ..config_files import configs_folder
 from .analysis.bootstrap import compare_pairs
 from .analysis.by_group import by_class
+from .analysis.coco_input import Annotations, read_annotations
 from .analysis.curves import calibration, operating_point, precision_recall
 from .analysis.duplicates import apply_nms, duplicates_per_object
 from .analysis.error_types import error_types
@@ -46,12 +47,24 @@ def summary_of(values: Sequence[float | None]) -> dict:
     )
 
 
-def model_results(model: Model, runs: Sequence[Run], speed: dict, truth: Path, images_per_epoch: int) -> tuple[dict, list[Matches]]:
+def truth_for(runs: Sequence[Run], annotation_file: Path) -> Annotations:
+    """What finished runs of any models are judged by: the objects of the categories that one of them was made for.
+
+    A file may hold more categories than the models have classes; mmdet's own metric leaves those out too.
+    """
+    known = [run.read('evaluation').get('categories') for run in runs if run.is_done]
+    everything = not known or None in known  # evaluated by an earlier version, which did not note it
+    return read_annotations(annotation_file, None if everything else {number for categories in known for number in categories})
+
+
+def model_results(
+    model: Model, runs: Sequence[Run], speed: dict, truth: Path | Annotations, images_per_epoch: int
+) -> tuple[dict, list[Matches]]:
     """One entry of ``models``, and the matches of every finished run for what compares models.
 
     Args:
         speed: what ``speed.measure`` says of the model.
-        truth: the annotation file of the evaluation.
+        truth: the annotation file of the evaluation, or what ``truth_for`` made of it.
     """
     done = [run for run in runs if run.is_done]
     found = {name: [match(truth, detections_of(run, name)) for run in done] for name in ('single', 'padded')}
@@ -74,7 +87,7 @@ def model_results(model: Model, runs: Sequence[Run], speed: dict, truth: Path, i
     return entry, matches
 
 
-def _analysed(done: Sequence[Run], found: dict[str, list[Matches]], matches: list[Matches], truth: Path) -> dict:
+def _analysed(done: Sequence[Run], found: dict[str, list[Matches]], matches: list[Matches], truth: Path | Annotations) -> dict:
     """What is said of the finished runs together."""
     facts = [run.read('evaluation') for run in done]
     point = operating_point(matches)
@@ -155,7 +168,7 @@ def _mean_ap(matches: Sequence[Matches], metric: str = 'AP') -> float | None:
     return summary_of([run.metrics()[metric] for run in matches])['mean']
 
 
-def _nms(done: Sequence[Run], facts: Sequence[dict], truth: Path, single: Sequence[Matches]) -> dict:
+def _nms(done: Sequence[Run], facts: Sequence[dict], truth: Path | Annotations, single: Sequence[Matches]) -> dict:
     """AP with NMS and without: the model's own where it has one, else one of the usual threshold added to it."""
     own = facts[0]['nms_iou']
     if own is None:
@@ -167,7 +180,7 @@ def _nms(done: Sequence[Run], facts: Sequence[dict], truth: Path, single: Sequen
     return dict(has_nms=own is not None, iou=USUAL_NMS_IOU if own is None else own, **figures)
 
 
-def _layers(done: Sequence[Run], facts: Sequence[dict], truth: Path, score_thr: float) -> list[dict]:
+def _layers(done: Sequence[Run], facts: Sequence[dict], truth: Path | Annotations, score_thr: float) -> list[dict]:
     rows = []
     for layer in range(1, facts[0]['layers'] + 1):
         matches = [match(truth, detections_of(run, f'layer{layer}')) for run in done]

@@ -126,6 +126,7 @@ def test_evaluation_writes_everything_once_it_is_complete(shapes_dir, tmp_path):
     evaluate(cfg, tmp_path / 'run', tmp_path / 'weights.pth', 'cpu')
     facts = json.loads((tmp_path / 'run/evaluation.json').read_text())
     assert facts['nms_iou'] == 0.5 and facts['padding'] == dict(batch_size=8, padded_pixels=0.0) and facts['layers'] == 0
+    assert facts['categories'] == [item['id'] for item in json.loads((shapes_dir / 'annotations/test.json').read_text())['categories']]
     found = {path.stem: json.loads(path.read_text()) for path in (tmp_path / 'run/detections').iterdir()}
     assert set(found) == {'single', 'padded', 'unsuppressed'}
     with pytest.raises(ValueError, match='weights.pth does not fit the model of .*local-detr'):

@@ -11,7 +11,7 @@ from mmdet_detr_plugin.comparison.context import data_facts
 from mmdet_detr_plugin.comparison.execution import Launch, Run
 from mmdet_detr_plugin.comparison.preparation import Model
 from mmdet_detr_plugin.comparison.report.write import write_report
-from mmdet_detr_plugin.comparison.results import compared, model_results, summary_of
+from mmdet_detr_plugin.comparison.results import compared, model_results, summary_of, truth_for
 from mmdet_detr_plugin.files import write_json
 from mmdet_detr_plugin.preflight import Finding
 
@@ -76,6 +76,26 @@ def test_figures_of_planted_detections(cfg, shapes_dir, tmp_path):
     assert entry['health'] == health
 
 
+def test_classes_that_no_model_was_made_for_do_not_count(cfg, shapes_dir, tmp_path):
+    """As in mmdet's metric: a subset of a file's classes is a whole task."""
+    truth, perfect = shapes_dir / 'annotations/test.json', truth_of(shapes_dir)
+    own, all_categories = sorted({item['category_id'] for item in perfect})[:2], {item['category_id'] for item in perfect}
+    assert len(all_categories) > 2
+    found = [item for item in perfect if item['category_id'] in own]
+    run = finished(tmp_path / 'run', dict(padded=found, single=found, layer1=found))
+    others = finished(tmp_path / 'others', dict(padded=found, single=found))
+    for folder, categories in ((run.folder, own), (others.folder, own[:1])):
+        write_json(folder / 'evaluation.json', json.loads((folder / 'evaluation.json').read_text()) | dict(categories=categories))
+    judged = truth_for([run, others], truth)
+    assert judged.category_ids.tolist() == own and len(judged.objects) == len(found)
+    entry, _ = model_results(Model('model', Path('model.py'), cfg), [run], SPEED, judged, images_per_epoch=16)
+    assert entry['metrics']['AP']['mean'] == entry['nms']['without']['AP'] == entry['layers'][0]['AP'] == pytest.approx(1.0)
+    assert entry['operating_point']['recall'] == 1.0 and entry['errors']['missed'] == pytest.approx(0.0) and len(entry['by_class']) == 2
+    before = finished(tmp_path / 'before', dict(padded=found, single=found))  # evaluated when that was not noted yet
+    for runs in ([run, before], []):
+        assert set(truth_for(runs, truth).category_ids.tolist()) == all_categories
+
+
 def test_model_with_nms_is_shown_without_it(cfg, shapes_dir, tmp_path):
     perfect = truth_of(shapes_dir)
     twice = [dict(item, score=0.9 - 0.01 * rank - less) for rank, item in enumerate(perfect) for less in (0.0, 0.001)]
@@ -124,6 +144,11 @@ def test_data_facts_count_every_split_once(cfg, shapes_dir):
     assert facts['evaluated_on'] == 'val' and set(facts['splits']) == {'train', 'val'}
     assert facts['splits']['train']['objects'] == len(objects) == sum(item['objects']['train'] for item in facts['classes'])
     assert [item['name'] for item in facts['classes']] == ['circle', 'square', 'triangle', 'star']
+    cfg = Config(cfg.to_dict())
+    cfg.train_dataloader.dataset.metainfo = dict(classes=('star',))
+    stars = data_facts(cfg, 'stars')['splits']['train']
+    ids = [item['image_id'] for item in objects if item['category_id'] == 4]
+    assert stars['objects'] == len(ids) > 0 and stars['empty_images'] == facts['splits']['train']['images'] - len(set(ids)) > 0
 
 
 def test_summary_ignores_what_is_not_known():

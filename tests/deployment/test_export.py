@@ -62,6 +62,11 @@ def test_check_finds_agreement_and_reports_what_it_left_out(export, folder):
     found = check(predictor, exported.onnx, files, annotations, [1, 2, 3, 4])
     assert found.images == 3 and found.beyond(1e-4) == 0 and len(found.box_differences) == 2 * 3 * 10
     assert 0 < max(found.box_differences) < 1e-4 and found.pytorch == found.onnx and found.pytorch['AP'] > 0.5
+    foreign = dict(annotations['annotations'][0], id=1000, category_id=99)  # a class that the model does not have
+    more = annotations | dict(
+        annotations=[*annotations['annotations'], foreign], categories=[*annotations['categories'], dict(id=99, name='x')]
+    )
+    assert check(predictor, exported.onnx, files[:3], more, [1, 2, 3]).pytorch == found.pytorch
     ((name, problem),) = found.problems
     assert name.endswith('broken.png') and problem.count('no image that OpenCV can read') == 2
 

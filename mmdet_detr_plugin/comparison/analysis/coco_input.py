@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,8 +60,11 @@ class Annotations:
         return self is other or all(np.array_equal(*pair) for pair in pairs)
 
 
-def read_annotations(source: Path | str | Mapping) -> Annotations:
+def read_annotations(source: Path | str | Mapping, category_ids: Collection[int] | None = None) -> Annotations:
     """An annotation file, or its content.
+
+    Args:
+        category_ids: the categories that detectors were made for; others, which they cannot find, are left out. None: all.
 
     Raises:
         ValueError: when an annotation names an image or a category that the file does not list.
@@ -69,8 +72,11 @@ def read_annotations(source: Path | str | Mapping) -> Annotations:
     content = source if isinstance(source, Mapping) else json.loads(Path(source).read_text())
     image_ids = np.unique([image['id'] for image in content['images']]).astype(np.int64)
     names = {category['id']: category['name'] for category in content['categories']}
-    category_ids = np.array(sorted(names), dtype=np.int64)
     items = content.get('annotations', [])
+    if category_ids is not None:
+        items = [item for item in items if item['category_id'] in category_ids or item['category_id'] not in names]
+        names = {number: name for number, name in names.items() if number in category_ids}
+    category_ids = np.array(sorted(names), dtype=np.int64)
     objects = _boxes('annotation', items, image_ids, category_ids)
     sizes = objects.boxes_xywh_abs[:, 2] * objects.boxes_xywh_abs[:, 3]
     return Annotations(
