@@ -113,6 +113,8 @@ def training_config(model: Model, curve_points: int = CURVE_POINTS) -> Config:
     if model.epochs:
         cfg.train_cfg.val_interval = max(1, -(-model.epochs // curve_points))
     # every training is started with mmdet's --auto-scale-lr, which needs the batch size that the rates are meant for
+    if (counts := cfg.optim_wrapper.get('accumulative_counts', 1)) > 1 and cfg.get('auto_scale_lr'):
+        cfg.auto_scale_lr.base_batch_size /= counts  # mmengine leaves accumulated gradients out of the real batch size
     cfg.setdefault('auto_scale_lr', dict(enable=False, base_batch_size=cfg.train_dataloader.batch_size))
     cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1)
     cfg.default_hooks.logger.update(interval=min(cfg.default_hooks.logger.get('interval', 50), 10))

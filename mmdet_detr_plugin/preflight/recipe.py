@@ -56,9 +56,13 @@ def recipe_findings(cfg: Config, data: ConfigData | None = None) -> list[Finding
 def check_batch_and_rate(cfg: dict, plan: Plan) -> list[Finding]:
     """The batch that the rate is meant for; where the config does not name it, the rate against the usual ones."""
     scaling, optimizer = dict_at(cfg, 'auto_scale_lr'), dict_at(cfg, 'optim_wrapper', 'optimizer')
-    base, batch, rate = scaling.get('base_batch_size'), plan.batch_size, optimizer.get('lr')
+    base, batch, rate = scaling.get('base_batch_size'), plan.batch_size * plan.accumulated, optimizer.get('lr')
     if base and base != batch and not scaling.get('enable'):
         what = f'the learning rate {rate} is meant for {base} images in a batch, one process has {batch}'
+        if plan.accumulated > 1:
+            what += f' in the {plan.accumulated} iterations of an update, which --auto-scale-lr counts as {plan.batch_size}'
+            advice = f'add --auto-scale-lr with auto_scale_lr.base_batch_size={base / plan.accumulated:g}; tools/compare.py does so itself'
+            return [Finding('recipe', WARNING, what, advice)]
         if base % batch:
             advice = 'add --auto-scale-lr, which adapts the rate to the real batch, whatever the number of processes'
             return [Finding('recipe', WARNING, what, advice)]

@@ -18,13 +18,15 @@ class Plan:
     Attributes:
         images: of an epoch; None when they are not known.
         batch_size: on one process.
-        processes: that the learning rate is meant for: auto_scale_lr.base_batch_size / batch_size, else 1.
+        accumulated: iterations whose gradients one update takes.
+        processes: that the learning rate is meant for: auto_scale_lr.base_batch_size / (batch_size * accumulated), else 1.
         epochs: None for a training by iterations.
         iterations: of the whole training on that many processes; None when not known.
     """
 
     images: int | None
     batch_size: int
+    accumulated: int
     processes: int
     epochs: int | None
     iterations: int | None
@@ -41,14 +43,16 @@ def planned(cfg: dict, data: ConfigData) -> Plan:
     """What ``train_cfg``, the loader and the data say together."""
     train, loader = dict_at(cfg, 'train_cfg'), dict_at(cfg, 'train_dataloader')
     batch_size = whole(loader, 'batch_size') or 1
-    base = whole(dict_at(cfg, 'auto_scale_lr'), 'base_batch_size') or batch_size
-    processes = base // batch_size if base % batch_size == 0 else 1
+    accumulated = whole(dict_at(cfg, 'optim_wrapper'), 'accumulative_counts') or 1
+    of_update = batch_size * accumulated
+    base = whole(dict_at(cfg, 'auto_scale_lr'), 'base_batch_size') or of_update
+    processes = base // of_update if base % of_update == 0 else 1
     images = sum(int(split.is_used.sum()) * split.repeats for split in data.training()) or None
     epochs, iterations = whole(train, 'max_epochs'), whole(train, 'max_iters')
     if epochs and images:
         per_process = -(-images // processes)
         iterations = epochs * (per_process // batch_size if loader.get('drop_last') else -(-per_process // batch_size))
-    return Plan(images, batch_size, processes, epochs, iterations)
+    return Plan(images, batch_size, accumulated, processes, epochs, iterations)
 
 
 def check_length(cfg: dict, plan: Plan) -> list[Finding]:

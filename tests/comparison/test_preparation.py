@@ -45,6 +45,11 @@ def test_trained_config_is_evaluated_for_a_curve_and_the_users_is_untouched():
     assert cfg.train_cfg.val_interval == 2 and cfg.custom_hooks[-1].type == 'mmdet_detr_plugin.MatchingRecordHook'
     assert model.cfg.pretty_text == before
     assert 'MatchingRecordHook' not in training_config(load_models([FASTER_RCNN])[0]).pretty_text
+    model.cfg.optim_wrapper.accumulative_counts = 8  # which mmengine's scaling of the rate does not know of
+    base = model.cfg.auto_scale_lr.base_batch_size
+    assert training_config(model).auto_scale_lr.base_batch_size * 8 == base == model.cfg.auto_scale_lr.base_batch_size
+    del model.cfg.auto_scale_lr
+    assert training_config(model).auto_scale_lr.base_batch_size == model.cfg.train_dataloader.batch_size
 
 
 def test_folder_of_other_settings_is_refused_and_stays(tmp_path):

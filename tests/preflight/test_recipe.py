@@ -61,6 +61,12 @@ def found(cfg, severity, *words):
         (FASTER_RCNN, dict(auto_scale_lr=None, optim_wrapper=SGD), WARNING, ['SGD learning rate is 0.2 for 4', 'try 0.005']),
         (LOCAL, dict(auto_scale_lr__base_batch_size=16), NOTE, ['meant for 16 images', 'one process has 4', 'start 4 processes']),
         (LOCAL, dict(auto_scale_lr__base_batch_size=18), WARNING, ['meant for 18 images', '--auto-scale-lr']),
+        (
+            LOCAL,
+            dict(auto_scale_lr__base_batch_size=16, optim_wrapper__accumulative_counts=2),
+            WARNING,
+            ['meant for 16 images', 'one process has 8 in the 2 iterations of an update', 'counts as 4', 'base_batch_size=8'],
+        ),
         (LOCAL, {}, WARNING, ['warm-up takes 200 iterations, the training 40', 'set end to 2']),
         (LOCAL, dict(train_cfg__max_epochs=100), NOTE, ['warm-up takes 200 iterations, the training 400', '50 %']),
         (LOCAL, dict(param_scheduler=[{**MULTI_STEP, 'milestones': [8, 10, 30]}]), WARNING, ['milestones [10, 30]', '(10 epochs)']),
@@ -139,6 +145,7 @@ def test_evaluation_at_another_scale_than_training(root):
         (dict(train_dataloader__batch_size=3), 60, 1),  # 16 / 3, the last batch is smaller
         (dict(train_dataloader__batch_size=3, train_dataloader__drop_last=True), 50, 1),
         (dict(auto_scale_lr__base_batch_size=8), 20, 2),
+        (dict(auto_scale_lr__base_batch_size=8, optim_wrapper__accumulative_counts=2), 40, 1),
         (dict(train_cfg=dict(_delete_=True, type='IterBasedTrainLoop', max_iters=77)), 77, 1),
     ],
 )
