@@ -4,6 +4,7 @@ facebookresearch/detr numbers its rows by COCO category id: 91 rows and no-objec
 category has are never trained. Other layouts have one row for each class, in order, and no-object last.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -96,18 +97,33 @@ def plan_rows(
         layout: ``coco_layout``.
 
     Raises:
-        ValueError: when the counts do not match and no names say which row is which.
+        ValueError: when the counts do not match and no names say which row is which, or the names say that the classes are others.
     """
     if classes and layout and source_rows != num_classes + 1:
         return _all_named(layout, source_rows, classes, f'COCO category ids, {source_rows - 1} rows and no-object')
     if classes and source_classes and set(source_classes) >= set(classes):
         return _all_named(_numbered(source_classes), source_rows, classes, 'class names')
     if source_rows == num_classes + 1:
+        if classes and _are_names(source_classes):
+            raise ValueError(
+                f'the file and the config have {num_classes} classes each, but not the same: {_only_in(source_classes, classes)} in the '
+                f'file, {_only_in(classes, source_classes)} in the config. Rows taken in order would be given other meanings; prepare '
+                'fine-tuning with --classes FILE, which keeps the rows of names that both have'
+            )
         return RowPlan(tuple(range(num_classes)), source_rows, 'one to one')
     raise ValueError(
         f'the file has {source_rows} class rows ({source_rows - 1} classes and no-object), the config has {num_classes} classes, and no '
         f'names say which row is which; set num_classes={source_rows - 1} in the config, or prepare fine-tuning with --classes FILE'
     )
+
+
+def _are_names(classes: Sequence[str] | None) -> bool:
+    """Whether classes are called something: HF numbers those that nobody has named as LABEL_0, LABEL_1, ..."""
+    return bool(classes) and not all(re.fullmatch(r'LABEL_\d+', name) for name in classes)
+
+
+def _only_in(classes: Sequence[str], others: Sequence[str]) -> str:
+    return ', '.join(repr(name) for name in [name for name in classes if name not in others][:8]) or 'fewer names'
 
 
 def _all_named(row_of: dict[str, int], source_rows: int, classes: Sequence[str], reason: str) -> RowPlan:

@@ -1,6 +1,7 @@
 """What makes mmdet's data sets of COCO's formats refuse what mmdet would quietly drop, shift or fail on without a name."""
 
 import logging
+from collections.abc import Iterator
 from json import JSONDecodeError
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mmdet.structures import DetDataSample
 from mmengine.logging import print_log
 
 from .data_files import check_file_name, refuse_code
+from .panoptic.segments_as_instances import segments_as_instances
 from .sample_randomness import SampleRandomness
 
 
@@ -109,9 +111,20 @@ class StrictReading:
         except ValueError as error:
             raise ValueError(f'{self.ann_file}: {error}') from error
         self._check_classes([category['name'] for category in coco.dataset['categories']])
-        for text in self._oddities(coco.dataset):
+        for text in (*self._left_out(coco.dataset), *self._oddities(coco.dataset)):
             print_log(f'{self.ann_file}: {text}', 'current', logging.WARNING)
         return coco
+
+    def _left_out(self, content: dict) -> Iterator[str]:
+        """Categories that the config does not name: right for a subset, and wrong where a class was added to the data since."""
+        names = {category['id']: category['name'] for category in content['categories']}
+        other = [name for name in names.values() if name not in self.metainfo['classes']]
+        count = sum(names.get(item.get('category_id')) in other for item in segments_as_instances(content).get('annotations', []))
+        if count:
+            yield (
+                f'{count} annotations are of {list_names(other)}, which metainfo.classes does not name: these objects count as background. '
+                'If the data has new classes, make the config anew (tools/make_config.py)'
+            )
 
     def _check_classes(self, in_file: list[str]) -> None:
         classes = self.metainfo['classes']

@@ -1,6 +1,7 @@
 """Random states that depend on the epoch and not on the past."""
 
 import os
+from pathlib import Path
 
 import torch
 from mmengine.dist import get_rank
@@ -8,10 +9,20 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils import deterministic
 
+from ..files import sha256_of
 from ..random_state import seed_generators
 from ..registry import HOOKS
 
+TRAINED_ON = 'training_annotations_sha256'  # in the message hub, and so in checkpoints
 TRAINING_STREAM = 0  # apart from the samples' streams
+
+
+def annotation_path(dataset) -> Path | None:
+    """The local file that a data set's annotations come from, inside whatever wraps it; None where there is none."""
+    while not hasattr(dataset, 'ann_file') and hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    path = Path(getattr(dataset, 'ann_file', None) or '.')
+    return path if path.is_file() else None
 
 
 @HOOKS.register_module()
@@ -26,7 +37,7 @@ class EpochSeedHook(Hook):
     Raises:
         ValueError: before training, when ``randomness`` has no seed, or one for each rank; the loop has no epochs; the training data set
             cannot be seeded; or the checkpoint that training resumes from was trained with another seed, batch size, number of processes
-            or data set.
+            or annotation file.
     """
 
     priority = 'HIGHEST'  # before anything draws
@@ -83,6 +94,15 @@ class EpochSeedHook(Hook):
                 'batch size, the number of processes or the data set has changed. Resume with those of the first start, or start a new run '
                 'with load_from and without resume'
             )
+        if (path := annotation_path(runner.train_dataloader.dataset)) is None:
+            return
+        digest, info = sha256_of(path), runner.message_hub.runtime_info
+        if runner.iter and info.get(TRAINED_ON, digest) != digest:
+            raise ValueError(
+                f'{path} is not the file that the checkpoint to resume from was trained on: its content has changed. Validation could hold '
+                'images that were trained on. Resume with the file of the first start, or start a new run with load_from and without resume'
+            )
+        runner.message_hub.update_info(TRAINED_ON, digest)
 
     def before_train_epoch(self, runner) -> None:
         runner.train_dataloader.dataset.sample_randomness.set(self.seed, runner.epoch)

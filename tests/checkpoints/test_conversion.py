@@ -106,6 +106,20 @@ def test_other_class_counts_map_one_to_one_or_are_refused(tmp_path):
     assert not (tmp_path / 'no.pth').exists()
 
 
+def test_as_many_classes_of_other_names_are_not_taken_in_order(tmp_path):
+    """A class went and another came: sorted names move by a row."""
+    ours = build(detr_config(bbox_head=dict(num_classes=3)))
+    wanted = write_config(tmp_path, bbox_head=dict(num_classes=3))
+    wanted.write_text(wanted.read_text() + "\ntrain_dataloader = dict(dataset=dict(metainfo=dict(classes=('ant', 'bee', 'cat'))))\n")
+    meta = dict(dataset_meta=dict(classes=('bee', 'cat', 'dog')))
+    torch.save(dict(state_dict=ours.state_dict(), meta=meta), tmp_path / 'trained.pth')
+    with pytest.raises(ValueError, match=r"3 classes each.* not the same: 'dog' in the file, 'ant' in the config.*--classes FILE"):
+        convert_file(tmp_path / 'trained.pth', tmp_path / 'no.pth', config=wanted)
+    assert not (tmp_path / 'no.pth').exists()
+    torch.save(dict(state_dict=ours.state_dict(), meta={}), tmp_path / 'unnamed.pth')
+    assert '3 of 3 rows taken (one to one)' in '\n'.join(convert_file(tmp_path / 'unnamed.pth', tmp_path / 'yes.pth', config=wanted))
+
+
 def test_classes_that_the_file_lacks_need_fine_tuning(tmp_path):
     source = save(layouts.filled(layouts.official()), tmp_path / 'source.pth')
     config = write_config(tmp_path, bbox_head=dict(num_classes=2))

@@ -6,6 +6,8 @@ import re
 import pytest
 from mmdet.registry import DATASETS
 
+from mmdet_detr_plugin.datasets import strict_reading
+
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), dict(type='PackDetInputs')]
 CLASSES = ('circle', 'square', 'triangle', 'star')
 
@@ -92,9 +94,17 @@ def test_classes_in_another_order_are_refused(shapes_dir):
         build(shapes_dir, classes=('square', 'circle', 'triangle', 'star'))
 
 
-def test_some_of_the_classes_may_be_chosen(shapes_dir):
+def test_some_of_the_classes_may_be_chosen_and_the_others_are_announced(shapes_dir, monkeypatch):
+    messages = []
+    monkeypatch.setattr(strict_reading, 'print_log', lambda message, *args: messages.append(message))
     dataset = build(shapes_dir, classes=('square', 'star'))
     assert {instance['bbox_label'] for index in range(16) for instance in dataset.get_data_info(index)['instances']} == {0, 1}
+    content = json.loads((shapes_dir / 'annotations' / 'train.json').read_text())
+    others = sum(item['category_id'] in (1, 3) for item in content['annotations'])
+    assert any(f"{others} annotations are of ('circle', 'triangle'), which metainfo.classes does not name" in text for text in messages)
+    messages.clear()
+    build(shapes_dir)
+    assert not any('does not name' in text for text in messages)
 
 
 def test_classes_as_one_string_are_refused(shapes_dir):

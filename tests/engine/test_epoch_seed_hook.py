@@ -70,6 +70,26 @@ def test_training_by_iterations_is_refused(tmp_path):
         tiny_runner(tmp_path, train_cfg=dict(by_epoch=False, max_iters=4)).train()
 
 
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_resuming_on_annotations_that_have_changed_is_refused(tmp_path, wrapped):
+    """As many images, divided otherwise: the iterations of an epoch are the same."""
+    path = tmp_path / 'train.json'
+    dataset = dict(type='TinyData', ann_file=str(path))
+    if wrapped:
+        dataset = dict(type='mmdet_detr_plugin.SeededDataset', dataset=dict(dataset, seeded=False))
+    loader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True), dataset=dataset)
+    tiny_runner(tmp_path / 'before', epochs=1).train()  # by a version that noted nothing
+    path.write_text('{"images": [1, 2]}')
+    tiny_runner(tmp_path / 'before', epochs=2, resume=True, train_dataloader=loader).train()
+    tiny_runner(tmp_path / 'run', epochs=1, train_dataloader=loader).train()
+    tiny_runner(tmp_path / 'run', epochs=2, resume=True, train_dataloader=loader).train()
+    path.write_text('{"images": [1, 3]}')
+    for run in ('before', 'run'):
+        with pytest.raises(ValueError, match=r'train.json is not the file .* was trained on.*load_from'):
+            tiny_runner(tmp_path / run, epochs=3, resume=True, train_dataloader=loader).train()
+    tiny_runner(tmp_path / 'new', epochs=1, load_from=str(tmp_path / 'run' / 'epoch_2.pth'), train_dataloader=loader).train()
+
+
 def test_resuming_with_another_seed_is_refused(tmp_path):
     tiny_runner(tmp_path, epochs=1).train()
     with pytest.raises(ValueError, match=r'trained with the seed 0, the config has randomness.seed=5.*Set randomness.seed=0'):

@@ -17,7 +17,8 @@ from mmdet_detr_plugin.datasets.sample_randomness import SampleRandomness
 class TinyData(Dataset):
     """Samples that are drawn: what a model gets depends on the random state alone."""
 
-    def __init__(self, seeded: bool = True) -> None:
+    def __init__(self, seeded: bool = True, ann_file: str | None = None) -> None:
+        self.ann_file = ann_file
         if seeded:
             self.sample_randomness = SampleRandomness()
             self.draw = self.sample_randomness.of

@@ -4,6 +4,7 @@ import re
 import runpy
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -44,9 +45,19 @@ def test_make_config_takes_a_shipped_name_and_writes_a_config_file(tmp_path, sha
     (source / 'test').symlink_to(shapes_dir / 'test')
     done = python(ROOT / 'tools/convert_dataset.py', source, '--out', tmp_path / 'data')
     assert done.returncode == 0, done.stderr
-    done = python(ROOT / 'tools/make_config.py', 'detr_r18_8xb2-1x_coco', tmp_path / 'data', cwd=tmp_path)
+    make_config = partial(python, ROOT / 'tools/make_config.py', cwd=tmp_path)
+    done = make_config('detr_r18_8xb2-1x_coco', tmp_path / 'data')
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / 'data' / 'detr_r18_8xb2-1x_coco.py').is_file()  # a config without .py could not be read
+    written = tmp_path / 'data' / 'detr_r18_8xb2-1x_coco.py'
+    assert written.is_file()  # a config without .py could not be read
+    text = written.read_text()
+    assert make_config('detr_r18_8xb2-1x_coco', tmp_path / 'data').returncode == 0 and written.read_text() == text
+    written.write_text(f'# mine\n{text}')
+    (tmp_path / 'mine.py').write_text("_base_ = 'data/detr_r18_8xb2-1x_coco.py'\n")
+    for source, out in (('detr_r18_8xb2-1x_coco', written), (written, written), (written, tmp_path / 'mine.py')):
+        before = out.read_text()
+        done = make_config(source, tmp_path / 'data', '--out', out)
+        assert done.returncode == 1 and 'would be lost; choose another --out' in done.stderr and out.read_text() == before
 
 
 def test_set_up_names_wrong_options_and_wrong_python():
