@@ -4,10 +4,11 @@ python tools/convert_dataset.py SRC [--out DIR] [--val-fraction 0.2] [--seed 0] 
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from mmdet_detr_plugin.datasets.conversion import with_splits, write_coco
+from mmdet_detr_plugin.datasets.conversion import earlier_splits, with_splits, write_coco
 from mmdet_detr_plugin.datasets.readers import read_dataset
 from mmdet_detr_plugin.datasets.records import DatasetRecords
 
@@ -24,11 +25,14 @@ def main() -> None:
         parser.error(f'--val-fraction must lie between 0 and 1, got {args.val_fraction}')
     out = args.out or Path('data') / args.source.resolve().name
     try:
-        records = with_splits(read_dataset(args.source, args.panoptic), args.val_fraction, args.seed)
+        earlier = earlier_splits(out, args.source, args.val_fraction, args.seed)
+        records = with_splits(read_dataset(args.source, args.panoptic), args.val_fraction, args.seed, earlier)
         files = write_coco(records, out, args.source)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
     report(records)
+    if records.division and (kept := sum(os.path.abspath(image.path) in earlier for image in records.images)):
+        print(f'\n{kept} images stay in the split of the earlier conversion in {out}, {len(records.images) - kept} are new')
     print('\nwrote ' + ', '.join(map(str, files)))
     print(f'next: python tools/make_config.py CONFIG {out}')
 

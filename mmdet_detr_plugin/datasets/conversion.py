@@ -10,17 +10,21 @@ from pathlib import Path
 from ..files import write_json
 from .readers import read_dataset
 from .readers.coco import CONVERTED
-from .records import Box, DatasetRecords
+from .records import Box, DatasetRecords, ImageRecord
 
 SPLITS = ('test', 'train', 'val')
 SEGMENTS = 'panoptic_'  # before the split, in the name of a file of segments
 
 
-def with_splits(records: DatasetRecords, val_fraction: float = 0.2, seed: int = 0) -> DatasetRecords:
+def with_splits(records: DatasetRecords, val_fraction: float = 0.2, seed: int = 0, earlier: dict[str, str] | None = None) -> DatasetRecords:
     """The records with a split for every image: 'train' or 'val', and 'test' where the source has it.
 
     Images without a split, and a data set of one split only, are divided at random (by seed) when there are no validation images; a 'test'
     split takes the place of a missing 'val'.
+
+    Args:
+        earlier: ``earlier_splits``; images stay where an earlier division has put them, else what a model was trained on would come to
+            validate it.
 
     Raises:
         ValueError: when there are fewer than two images.
@@ -32,15 +36,41 @@ def with_splits(records: DatasetRecords, val_fraction: float = 0.2, seed: int = 
     elif not splits['val'] and splits['test']:
         rename = {'test': 'val'}
     images = [replace(image, split=rename.get(image.split, image.split)) for image in records.images]
+    division = None
     if not any(image.split == 'val' for image in images):
         pool = sorted((image for image in images if image.split in (None, 'train')), key=lambda image: str(image.path))
         if len(pool) < 2:
             raise ValueError(f'training and validation both need images, there are {len(pool)}')
-        random.Random(seed).shuffle(pool)
-        count = min(max(1, round(val_fraction * len(pool))), len(pool) - 1)
-        for number, image in enumerate(pool):
-            image.split = 'val' if number < count else 'train'
-    return replace(records, images=[replace(image, split=image.split or 'train') for image in images])
+        division = dict(val_fraction=val_fraction, seed=seed)
+        _divide(pool, val_fraction, seed, earlier or {})
+    return replace(records, images=[replace(image, split=image.split or 'train') for image in images], division=division)
+
+
+def _divide(pool: list[ImageRecord], val_fraction: float, seed: int, earlier: dict[str, str]) -> None:
+    """Set the split of two images or more; some that are new become validation, if what is there falls short."""
+    random.Random(seed).shuffle(pool)
+    count = min(max(1, round(val_fraction * len(pool))), len(pool) - 1)
+    known = [earlier.get(os.path.abspath(image.path)) for image in pool]
+    if not {'train', 'val'} <= set(known):  # nothing to keep, or nothing left of one side
+        known = [None] * len(pool)
+    to_draw = count - known.count('val')
+    for image, split in zip(pool, known, strict=True):
+        image.split = split or ('val' if to_draw > 0 else 'train')
+        to_draw -= split is None
+
+
+def earlier_splits(out: Path, source: Path, val_fraction: float = 0.2, seed: int = 0) -> dict[str, str]:
+    """Absolute path of an image in ``source`` -> its split in the conversion that ``out`` holds; empty where that was divided otherwise."""
+    found = {}
+    for split in ('train', 'val'):
+        path = out / 'annotations' / f'{split}.json'
+        if not is_converted(path):
+            return {}
+        content = json.loads(path.read_text())
+        if content['info'].get('division', dict(val_fraction=0.2, seed=0)) != dict(val_fraction=val_fraction, seed=seed):
+            return {}
+        found |= {os.path.abspath(source / image['file_name']): split for image in content['images']}
+    return found
 
 
 def write_coco(records: DatasetRecords, out: Path, image_root: Path) -> list[Path]:
@@ -100,6 +130,8 @@ def _content(records: DatasetRecords, split: str, panoptic: bool, out: Path, ima
         for entry, mask in zip(entries, masks):
             annotations.append(dict(id=len(annotations) + 1, image_id=image_id, **entry, **mask))
     info = dict(format=CONVERTED, source=records.layout, image_root=os.path.relpath(image_root.resolve(), out.resolve()))
+    if records.division:
+        info |= dict(division=records.division)
     return dict(info=info, images=images, annotations=annotations, categories=categories)
 
 

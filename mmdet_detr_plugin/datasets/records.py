@@ -60,6 +60,7 @@ class DatasetRecords:
         layout: 'COCO', 'VOC', 'YOLO' or 'COCO panoptic'.
         classes: names in the order of the source; in panoptic data things first.
         stuff: the last of ``classes``, which are regions and not counted.
+        division: how training and validation images were drawn apart, where the source does not say: ``val_fraction`` and ``seed``.
         notes: what was left out or changed, and why -> where.
     """
 
@@ -68,6 +69,7 @@ class DatasetRecords:
     images: list[ImageRecord] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
     stuff: list[str] = field(default_factory=list)
+    division: dict | None = None
 
     @property
     def is_panoptic(self) -> bool:

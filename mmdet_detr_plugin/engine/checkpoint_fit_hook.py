@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..checkpoints.reading import check_readable
 from ..registry import HOOKS
 
+SCHEDULE = ('begin', 'end', 'milestones', 'step_size', 'T_max', 'gamma', 'factor', 'start_factor', 'total_iters')
 CONVERT = "Another implementation's weights are converted by tools/convert_checkpoint.py"
 
 
@@ -25,7 +26,7 @@ class CheckpointFitHook(Hook):
 
     Raises:
         FileNotFoundError: when the checkpoint is not there.
-        ValueError: when it is no checkpoint, carries code, or does not fit the model.
+        ValueError: when it is no checkpoint, carries code, does not fit the model, or lacks what ``--resume`` goes on from.
     """
 
     priority = 'LOWEST'  # after SafeCheckpointHook, which finds a checkpoint that has moved
@@ -48,7 +49,9 @@ class CheckpointFitHook(Hook):
         fitting = len(wanted) - len(missing) - len(other)
         if fitting == 0 if is_training else missing or other or extra:
             raise ValueError(_message(runner, fitting, wanted, given, missing, other, extra))
-        if not is_training and not runner._resume:
+        if runner._resume:
+            _check_resumable(runner, checkpoint)
+        elif not is_training:
             self._warn_of_other_classes(runner, checkpoint)
 
     @staticmethod
@@ -63,6 +66,30 @@ class CheckpointFitHook(Hook):
                 f'The checkpoint was trained on the classes {tuple(trained)[:12]}, the data to evaluate has {tuple(evaluated)[:12]}: label '
                 "i of one is taken for label i of the other. Set the data set's metainfo.classes to the checkpoint's, in their order."
             )
+
+
+def _check_resumable(runner, checkpoint: dict) -> None:
+    """mmengine resumes with whatever is there: without the optimiser and the schedules' progress, warm-up and drops begin again."""
+    schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
+    missing = [] if 'optimizer' in checkpoint else ['optimizer']
+    missing += ['param_schedulers'] if schedulers and not checkpoint.get('param_schedulers') else []
+    if missing:
+        raise ValueError(
+            f'{runner._load_from} has no {" and no ".join(missing)}, so that no training can go on from it (best_*.pth and checkpoints '
+            'written with save_optimizer=False hold weights alone). Resume from an epoch_*.pth, or start a new run with load_from and '
+            'without resume'
+        )
+    saved = checkpoint.get('param_schedulers') if isinstance(checkpoint.get('param_schedulers'), list) else []
+    for scheduler, before in zip(schedulers, saved):
+        now = scheduler.state_dict()
+        for key in SCHEDULE:
+            if key in now and isinstance(before, dict) and before.get(key) != now[key]:
+                runner.logger.warning(
+                    f"The checkpoint's {type(scheduler).__name__} has {key}={before.get(key)}, the config {now[key]}: a resumed run keeps "
+                    "the checkpoint's. For another schedule start a new run with load_from and without resume."
+                )
+    if len(saved) not in (0, len(schedulers)):
+        runner.logger.warning(f'The checkpoint has {len(saved)} schedules, the config {len(schedulers)}: what is left over has no effect.')
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

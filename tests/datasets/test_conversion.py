@@ -11,7 +11,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from mmdet_detr_plugin.datasets.conversion import check_class_name, with_splits, write_coco
+from mmdet_detr_plugin.datasets.conversion import check_class_name, earlier_splits, with_splits, write_coco
 from mmdet_detr_plugin.datasets.data_configs import config_for_dataset
 from mmdet_detr_plugin.datasets.readers import read_dataset
 
@@ -111,6 +111,35 @@ def test_split_is_random_by_seed_and_complete(tmp_path):
     assert splits[0] == splits[1] != splits[2] and len(splits[0]) == 5
     assert len(with_splits(records).images) == 20
     assert records.images[0].split == 'train'  # the records that were passed in are left alone
+
+
+def test_a_division_is_kept_when_images_come_and_go(tmp_path):
+    """Else most of the new validation images would be some that were trained on."""
+    source, out = tmp_path / 'src', tmp_path / 'out'
+    make_images(source / 'images', [f'{i:02}.png' for i in range(20)])
+    (source / 'labels').mkdir()
+    for number in range(20):
+        (source / f'labels/{number:02}.txt').write_text('0 0.5 0.5 0.5 0.5')
+    (source / 'data.yaml').write_text('names: {0: cat}\ntrain: images\n')
+
+    def convert(seed=0):
+        records = with_splits(read_dataset(source), seed=seed, earlier=earlier_splits(out, source, seed=seed))
+        write_coco(records, out, source)
+        return {image.path.name: image.split for image in records.images}
+
+    first = convert()
+    assert list(first.values()).count('val') == 4 and convert() == first
+    assert first == {image.path.name: image.split for image in with_splits(read_dataset(source)).images}
+    make_images(source / 'images', [f'new{i}.png' for i in range(10)])
+    (source / 'images/00.png').unlink()
+    second = convert()
+    assert all(second[name] == split for name, split in first.items() if name in second)
+    assert len(second) == 29 and list(second.values()).count('val') == 6 == round(0.2 * 29)
+    other = convert(seed=1)
+    assert other == {image.path.name: image.split for image in with_splits(read_dataset(source), seed=1).images}
+    for name in [name for name, split in other.items() if split == 'val']:
+        (source / 'images' / name).unlink()
+    assert list(convert(seed=1).values()).count('val') == 5  # drawn anew
 
 
 def test_splits_of_the_source_are_kept(tmp_path):
