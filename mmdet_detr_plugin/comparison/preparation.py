@@ -1,7 +1,7 @@
 """From what a user names to what is trained: resolved configs, pointed at one data set, with one number of epochs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,12 @@ from ..config_files import annotation_file, find_config, innermost_dataset, read
 from ..datasets.conversion import converted_folder, is_converted
 from ..datasets.data_configs import config_for_dataset, trains_on_segments
 from ..files import sha256_of, write_atomically, write_json
+from ..preflight.config_facts import backbone_weights
 from .evaluators import check_evaluators
 
 CURVE_POINTS = 10
+HOOK_EPOCHS = ('switch_epoch', 'begin_epoch', 'stop_epoch', 'num_last_epochs')  # of mmdet's and mmengine's hooks
+PLAIN_HOOK = 'mmdet_detr_plugin.PlainCheckpointHook'
 MATCHING_HOOK = 'mmdet_detr_plugin.MatchingRecordHook'
 
 
@@ -80,7 +83,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def set_epochs(cfg: Config, epochs: int) -> None:
-    """Train for so many epochs: everything in the schedule that is counted in epochs moves in proportion, drops never onto the last one.
+    """Train for so many epochs: what schedules and hooks count in epochs moves in proportion, drops of the rate never onto the last one.
 
     Raises:
         ValueError: for a number below 1, or a config that trains by iterations.
@@ -93,14 +96,33 @@ def set_epochs(cfg: Config, epochs: int) -> None:
         return max(1, min(round(epoch * epochs / before), epochs))
 
     cfg.train_cfg.max_epochs = epochs
-    for scheduler in cfg.get('param_scheduler') or []:
-        if not scheduler.get('by_epoch', True):
-            continue
-        for key in ('begin', 'end', 'T_max', 'step_size', 'total_iters'):
-            if scheduler.get(key):
-                scheduler[key] = moved(scheduler[key])
-        if 'milestones' in scheduler:
-            scheduler.milestones = sorted({moved(epoch) for epoch in scheduler.milestones if moved(epoch) < epochs})
+    if cfg.train_cfg.get('val_begin'):
+        cfg.train_cfg.val_begin = moved(cfg.train_cfg.val_begin)
+    for hook in cfg.get('custom_hooks') or []:
+        for key in HOOK_EPOCHS:
+            if hook.get(key):
+                hook[key] = moved(hook[key])
+    schedulers = list(cfg.get('param_scheduler') or [])
+    for scheduler in schedulers:
+        if scheduler.get('by_epoch', True):
+            _move_schedule(scheduler, before, epochs, moved)
+    # of a part that no epoch is left for mmengine says that its end is no later than its beginning
+    cfg.param_scheduler = [item for item in schedulers if not item.get('by_epoch', True) or item.get('begin', 0) < item.get('end', epochs)]
+
+
+def _move_schedule(scheduler: Config, before: int, epochs: int, moved: Callable[[int], int]) -> None:
+    """Change a scheduler's epochs. A length that was that from begin to end stays that: rounded by itself, a cosine would rise again."""
+    whole = scheduler.get('end', before) - scheduler.get('begin', 0)
+    lengths = {key for key in ('T_max', 'total_iters', 'total_steps') if scheduler.get(key) == whole}
+    for key in {'begin', 'end', 'T_max', 'step_size', 'total_iters', 'total_steps'} - lengths:
+        if scheduler.get(key):
+            scheduler[key] = moved(scheduler[key])
+    for key in lengths:
+        scheduler[key] = scheduler.get('end', epochs) - scheduler.get('begin', 0)
+    if 'periods' in scheduler:
+        scheduler.periods = [moved(period) for period in scheduler.periods]
+    if 'milestones' in scheduler:
+        scheduler.milestones = sorted({moved(epoch) for epoch in scheduler.milestones if moved(epoch) < epochs})
 
 
 def training_config(model: Model, curve_points: int = CURVE_POINTS) -> Config:
@@ -116,11 +138,32 @@ def training_config(model: Model, curve_points: int = CURVE_POINTS) -> Config:
     if (counts := cfg.optim_wrapper.get('accumulative_counts', 1)) > 1 and cfg.get('auto_scale_lr'):
         cfg.auto_scale_lr.base_batch_size /= counts  # mmengine leaves accumulated gradients out of the real batch size
     cfg.setdefault('auto_scale_lr', dict(enable=False, base_batch_size=cfg.train_dataloader.batch_size))
-    cfg.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1)
+    _save_safely(cfg)
+    _log_locally(cfg)
     cfg.default_hooks.logger.update(interval=min(cfg.default_hooks.logger.get('interval', 50), 10))
     if cfg.model.type == 'mmdet_detr_plugin.DETR':
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=MATCHING_HOOK)]
     return cfg
+
+
+def _save_safely(cfg: Config) -> None:
+    """One checkpoint, the newest. mmengine's own hook loses it when it is killed at the wrong moment, and torch 2.6 does not read it."""
+    checkpoint, hooks = cfg.default_hooks.checkpoint, list(cfg.get('custom_hooks') or [])
+    checkpoint.max_keep_ckpts = 1
+    if checkpoint.get('by_epoch', True):
+        checkpoint.interval = 1
+    if checkpoint.type in ('CheckpointHook', 'mmengine.CheckpointHook'):
+        checkpoint.type = 'mmdet_detr_plugin.SafeCheckpointHook'
+        if PLAIN_HOOK not in [hook.type for hook in hooks]:
+            cfg.custom_hooks = [*hooks, dict(type=PLAIN_HOOK)]
+
+
+def _log_locally(cfg: Config) -> None:
+    """What a report tells of a training is read from the log of mmengine's local back-end; others may write beside it."""
+    cfg.setdefault('visualizer', dict(type='mmdet.DetLocalVisualizer', name='visualizer'))
+    backends = list(cfg.visualizer.get('vis_backends') or [])
+    if not any(str(backend.get('type')).endswith('LocalVisBackend') for backend in backends):
+        cfg.visualizer.vis_backends = [dict(type='LocalVisBackend'), *backends]
 
 
 def write_settings(models: Sequence[Model], settings: dict, work_dir: Path, curve_points: int = CURVE_POINTS) -> dict[str, Path]:
@@ -156,9 +199,13 @@ def write_settings(models: Sequence[Model], settings: dict, work_dir: Path, curv
 
 
 def _digests(models: Sequence[Model]) -> dict[str, str]:
-    """Of the annotation files, by path: finished runs were trained and evaluated on these."""
+    """Of annotation files and weights, by path: finished runs started from these, and were trained and evaluated on these."""
     loaders = [model.cfg.get(f'{split}_dataloader') or {} for model in models for split in ('train', 'val', 'test')]
     files = {annotation_file(loader) for loader in loaders if innermost_dataset(loader).get('ann_file')}
+    for cfg in (model.cfg for model in models):
+        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        named = [cfg.get('load_from'), backbone_weights(cfg.to_dict()), *(evaluator.get('ann_file') for evaluator in evaluators)]
+        files |= {Path(name) for name in named if name and '://' not in name}
     return {str(path): sha256_of(path) for path in sorted(files) if path.is_file()}
 
 

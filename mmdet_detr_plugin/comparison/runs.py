@@ -11,12 +11,13 @@ def seconds_per_epoch(work_dir: Path) -> float:
     Raises:
         ValueError: when the run has logged no training iteration.
     """
-    training = [record for record in _records(work_dir) if 'time' in record and 'iter' in record and 'epoch' in record]
+    training = [record for record in _records(work_dir) if 'time' in record and 'iter' in record]
     if not training:
         raise ValueError(f'{work_dir} has no log of training iterations (looked for */vis_data/scalars.json)')
     last = max(training, key=lambda record: record['iter'])
     # The logger of these configs never ignores an epoch's last iterations, so iterations / epochs is exact at the end of an epoch.
-    return statistics.median(record['time'] for record in training) * last['iter'] / last['epoch']
+    # A log by iterations knows no epochs: the whole training counts as one.
+    return statistics.median(record['time'] for record in training) * last['iter'] / last.get('epoch', 1)
 
 
 def last_scalars(work_dir: Path) -> dict:

@@ -38,6 +38,25 @@ def test_epochs_move_the_schedule_in_proportion():
         set_epochs(cfg, 3)
 
 
+@pytest.mark.parametrize('epochs', [1, 5, 9, 13, 100, 600])
+def test_epochs_keep_a_cosine_falling_to_the_end(epochs):
+    """RTMDet's schedule, whose second half is a cosine; its hooks count epochs too."""
+    cosine = dict(type='CosineAnnealingLR', eta_min=0.0, begin=150, end=300, T_max=150, by_epoch=True)
+    warm_up = dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=1000)
+    hooks = [dict(type='PipelineSwitchHook', switch_epoch=280), dict(type='EMAHook', begin_epoch=30), dict(type='NumClassCheckHook')]
+    cfg = Config(dict(train_cfg=dict(max_epochs=300, val_begin=60), param_scheduler=[warm_up, cosine], custom_hooks=hooks))
+    set_epochs(cfg, epochs)
+    assert cfg.param_scheduler[0] == warm_up
+    for scheduler in cfg.param_scheduler[1:]:
+        assert scheduler.end == epochs and scheduler.T_max == scheduler.end - scheduler.begin > 0
+    assert len(cfg.param_scheduler) == (1 if epochs == 1 else 2)
+    found = cfg.custom_hooks[0].switch_epoch, cfg.custom_hooks[1].begin_epoch, cfg.train_cfg.val_begin
+    assert found == tuple(max(1, round(number * epochs / 300)) for number in (280, 30, 60))
+    one_cycle = Config(dict(train_cfg=dict(max_epochs=10), param_scheduler=[dict(type='OneCycleLR', total_steps=10)]))
+    set_epochs(one_cycle, 4)
+    assert one_cycle.param_scheduler[0].total_steps == 4
+
+
 def test_trained_config_is_evaluated_for_a_curve_and_the_users_is_untouched():
     model = load_models([DETR])[0]
     before = model.cfg.pretty_text
@@ -48,8 +67,38 @@ def test_trained_config_is_evaluated_for_a_curve_and_the_users_is_untouched():
     model.cfg.optim_wrapper.accumulative_counts = 8  # which mmengine's scaling of the rate does not know of
     base = model.cfg.auto_scale_lr.base_batch_size
     assert training_config(model).auto_scale_lr.base_batch_size * 8 == base == model.cfg.auto_scale_lr.base_batch_size
-    del model.cfg.auto_scale_lr
+    model.cfg.pop('auto_scale_lr')
     assert training_config(model).auto_scale_lr.base_batch_size == model.cfg.train_dataloader.batch_size
+
+
+def test_trained_config_saves_and_logs_what_a_report_needs():
+    """A config with mmdet's own runtime, which logs elsewhere and by iterations."""
+    model = load_models([DETR])[0]
+    assert training_config(model).visualizer == model.cfg.visualizer
+    model.cfg.visualizer.vis_backends = [dict(type='TensorboardVisBackend')]
+    model.cfg.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=500)
+    model.cfg.custom_hooks = []
+    cfg = training_config(model)
+    assert [backend.type for backend in cfg.visualizer.vis_backends] == ['LocalVisBackend', 'TensorboardVisBackend']
+    assert cfg.default_hooks.checkpoint == dict(type='mmdet_detr_plugin.SafeCheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=1)
+    assert 'mmdet_detr_plugin.PlainCheckpointHook' in [hook.type for hook in cfg.custom_hooks]
+    model.cfg.pop('visualizer')
+    assert training_config(model).visualizer.vis_backends == [dict(type='LocalVisBackend')]
+
+
+def test_runs_that_started_from_other_weights_are_not_gone_on_with(tmp_path):
+    model, files = load_models([DETR])[0], [tmp_path / name for name in ('detr.pth', 'backbone.pth', 'boxes.json')]
+    for file in files:
+        file.write_text('as it was')
+    model.cfg.load_from, model.cfg.model.backbone.init_cfg = str(files[0]), dict(type='Pretrained', checkpoint=str(files[1]))
+    model.cfg.test_evaluator = [dict(type='CocoMetric', ann_file=str(files[2])), dict(type='CocoPanopticMetric')]
+    write_settings([model], {}, tmp_path / 'run')
+    for file in files:
+        file.write_text('made anew')
+        with pytest.raises(ValueError, match=rf'{file.name} changed'):
+            write_settings([model], {}, tmp_path / 'run')
+        file.write_text('as it was')
+    write_settings([model], {}, tmp_path / 'run')
 
 
 def test_folder_of_other_settings_is_refused_and_stays(tmp_path):

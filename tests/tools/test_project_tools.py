@@ -83,6 +83,9 @@ def test_seconds_per_epoch_and_last_checkpoint_from_a_run(tmp_path):
         (tmp_path / run / 'vis_data').mkdir(parents=True)
         (tmp_path / run / 'vis_data' / 'scalars.json').write_text(lines)
     assert seconds_per_epoch(tmp_path) == pytest.approx(0.6 * 50)
+    (tmp_path / 'iterations' / '1' / 'vis_data').mkdir(parents=True)
+    (tmp_path / 'iterations' / '1' / 'vis_data' / 'scalars.json').write_text('{"time": 0.5, "iter": 20}\n{"time": 0.5, "iter": 80}\n')
+    assert seconds_per_epoch(tmp_path / 'iterations') == pytest.approx(0.5 * 80)  # log_processor=dict(by_epoch=False)
     (tmp_path / 'last_checkpoint').write_text('/elsewhere/epoch_2.pth')
     assert last_checkpoint(tmp_path) == tmp_path / 'epoch_2.pth'
 
