@@ -61,7 +61,7 @@ def load_models(configs: Sequence[Path], data: Path | None = None, epochs: int |
         panoptic = any(trains_on_segments(read_config(path)) for path in paths)
         if work_dir is None and not is_converted(data / 'annotations' / 'train.json'):
             raise ValueError(f'{data} must be converted first: python tools/convert_dataset.py {data}{" --panoptic" * panoptic}')
-        data, _ = converted_folder(data, work_dir, panoptic)
+        data, _ = converted_folder(data, work_dir, panoptic, may_change=False)
     models = []
     for path in paths:
         cfg = Config.fromstring(config_for_dataset(path, data), '.py') if data is not None else read_config(path)

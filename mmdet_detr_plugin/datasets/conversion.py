@@ -152,25 +152,45 @@ def is_converted(annotation_file: Path) -> bool:
         return False
 
 
-def converted_folder(data: Path, work_dir: Path, panoptic: bool = False) -> tuple[Path, DatasetRecords | None]:
+def converted_folder(data: Path, work_dir: Path, panoptic: bool = False, may_change: bool = True) -> tuple[Path, DatasetRecords | None]:
     """A folder that ``config_for_dataset`` reads, from any data set.
 
     Args:
         data: what ``write_coco`` wrote, or a COCO, VOC or YOLO folder, which is converted into ``work_dir / 'data'``.
         panoptic: the segments of a COCO panoptic folder are meant, not boxes.
+        may_change: whether an earlier conversion in ``work_dir`` may be replaced by one of other content.
 
     Returns:
         The folder, and what was read for it; None where ``data`` was converted before.
 
     Raises:
         FileNotFoundError: when there is no such folder.
-        ValueError: when it cannot be read or divided.
+        ValueError: when it cannot be read or divided, or has changed and may not.
     """
     if is_converted(data / 'annotations' / 'train.json'):
         return data, None
-    records = with_splits(read_dataset(data, panoptic))
-    write_coco(records, work_dir / 'data', data)
-    return work_dir / 'data', records
+    out = work_dir / 'data'
+    records = with_splits(read_dataset(data, panoptic), earlier=earlier_splits(out, data))
+    if not may_change and is_converted(out / 'annotations' / 'train.json') and not _is_written(records, out, data):
+        raise ValueError(
+            f'{data} has changed since it was converted into {out}: what was trained and what would be trained now could not be compared. '
+            'Nothing was replaced; choose another --work-dir, or delete it'
+        )
+    write_coco(records, out, data)
+    return out, records
+
+
+def _is_written(records: DatasetRecords, out: Path, image_root: Path) -> bool:
+    """Whether ``write_coco`` would find what it writes, notes about its making aside."""
+    splits, prefixes = {image.split for image in records.images}, ('', SEGMENTS) if records.is_panoptic else ('',)
+    wanted = {f'{prefix}{split}.json': (split, prefix == SEGMENTS) for prefix in prefixes for split in splits}
+    if {path.name for path in (out / 'annotations').glob('*.json')} != set(wanted):
+        return False
+    for name, (split, panoptic) in wanted.items():
+        content = json.loads((out / 'annotations' / name).read_text())
+        if {**content, 'info': None} != {**_content(records, split, panoptic, out, image_root), 'info': None}:
+            return False
+    return True
 
 
 def check_class_name(name: str) -> None:

@@ -134,6 +134,27 @@ def test_runs_on_annotations_that_have_changed_are_not_gone_on_with(shapes_dir, 
     write_settings(models, dict(processes=1), tmp_path)
 
 
+def test_data_that_has_changed_replaces_nothing(shapes_dir, tmp_path):
+    """What the finished runs of a folder were trained on stays there, when new images would come to its splits."""
+    source = tmp_path / 'mine'
+    source.mkdir()
+    for name in ('annotations', 'train', 'test'):
+        (source / name).symlink_to(shapes_dir / name)
+    load_models([DETR], source, work_dir=tmp_path / 'run')
+    files = {path: path.read_bytes() for path in (tmp_path / 'run/data/annotations').iterdir()}
+    assert len(files) == 2
+    load_models([DETR], source, work_dir=tmp_path / 'run')
+    (source / 'annotations').unlink()
+    (source / 'annotations').mkdir()
+    for name in ('train.json', 'test.json'):
+        content = json.loads((shapes_dir / 'annotations' / name).read_text())
+        (source / 'annotations' / name).write_text(json.dumps(content | dict(annotations=content['annotations'][1:])))
+    with pytest.raises(ValueError, match='mine has changed since it was converted .* Nothing was replaced; choose another --work-dir'):
+        load_models([DETR], source, work_dir=tmp_path / 'run')
+    assert {path: path.read_bytes() for path in (tmp_path / 'run/data/annotations').iterdir()} == files
+    load_models([DETR], source, work_dir=tmp_path / 'other')
+
+
 def test_names_lose_what_they_share_at_their_end():
     assert short_names([DETR, FASTER_RCNN]) == {DETR: 'detr_r18-half', FASTER_RCNN: 'faster-rcnn_r18-half_fpn'}
     assert short_names(['detr_r50_coco', 'detr_r50_coco2']) == {name: name for name in ('detr_r50_coco', 'detr_r50_coco2')}
