@@ -1,5 +1,6 @@
 """Trains the runs of a plan: goes on after an interruption, and takes no result for another one's."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from mmengine.config import Config
 
 from ..benchmark.results import machine
 from ..comparison.runs import last_scalars, resume_option, seconds_per_epoch
-from ..config_files import config_path, configs_folder, flat, mmdet_train_script
+from ..config_files import annotation_file, config_path, configs_folder, flat, innermost_dataset, mmdet_train_script
 from ..datasets.conversion import converted_folder
 from ..datasets.data_configs import config_for_dataset
 from ..files import sha256_of, write_json
@@ -57,18 +58,46 @@ def run_plan(
     for run in runs:
         for seed in seeds:
             path = out / f'{run.name}-seed{seed}.json'
+            text, values = _config(run, seed, options or {}, data)
+            made_of = _made_of(text, values)
             if not path.is_file():
                 say(f'{run.name}, seed {seed}: training')
                 out.mkdir(parents=True, exist_ok=True)
-                write_json(path, _train(run, seed, work_dir / f'{run.name}-seed{seed}', options or {}, data) | dict(common=common))
+                found = _train(run, work_dir / f'{run.name}-seed{seed}', text, values, made_of)
+                about = dict(name=run.name, what=run.what, config=run.config, options=run.options, seed=seed)
+                write_json(path, about | found | dict(common=common, made_of=made_of))
             result = json.loads(path.read_text())
-            _check_made_alike(path, result, run, common)
+            _check_made_alike(path, result, run, common, made_of)
             results.append(result)
     return results
 
 
-def _check_made_alike(path: Path, result: dict, run: Run, common: dict) -> None:
-    """A result that is kept must be that of this run."""
+def _config(run: Run, seed: int, options: dict, data: Path | None) -> tuple[str, dict]:
+    """Text of a config, and what replaces its values."""
+    text = config_for_dataset(Path(config_path(run.config)), data) if data is not None else f'_base_ = {config_path(run.config)!r}\n'
+    values = flat({**run.options, **options, 'randomness.seed': seed})
+    if data is not None:
+        num_classes = len(Config.fromstring(text, '.py').metainfo.classes)
+        values |= {key: num_classes for key in values if key.endswith('.num_classes')}
+    return text, values
+
+
+def _made_of(text: str, values: dict) -> dict[str, str]:
+    """Digests of what a result depends on: the recipe, and the annotations where they are there. Paths and seeds are no part of it."""
+    cfg = Config.fromstring(text, '.py')
+    cfg.merge_from_dict(values)
+    hooks = [hook for hook in cfg.get('custom_hooks') or [] if not hook.type.startswith('mmdet_detr_plugin.')]  # ours change no result
+    recipe = {key: cfg.get(key) for key in ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg')}
+    loaders = {split: cfg[f'{split}_dataloader'] for split in ('train', 'val')}
+    recipe |= {split: (loader.batch_size, innermost_dataset(loader).pipeline) for split, loader in loaders.items()}
+    recipe_text = json.dumps(Config(dict(**recipe, hooks=hooks)).to_dict(), sort_keys=True, default=str)
+    made_of = dict(recipe=hashlib.sha256(recipe_text.encode()).hexdigest())
+    files = {split: annotation_file(loader) for split, loader in loaders.items()}
+    return made_of | {f'{split}_annotations': sha256_of(file) for split, file in files.items() if file.is_file()}
+
+
+def _check_made_alike(path: Path, result: dict, run: Run, common: dict, made_of: dict) -> None:
+    """A result that is kept must be that of this run; those of earlier versions have no digests."""
     asked = json.loads(json.dumps(dict(config=run.config, options=run.options, common=common)))  # tuples are lists in the file
     for key, value in asked.items():
         if result[key] != value:
@@ -76,44 +105,36 @@ def _check_made_alike(path: Path, result: dict, run: Run, common: dict) -> None:
                 f'{path} was made with {result[key] or "the settings of the configs"}, this run has {value or "those of the configs"}; '
                 'write to another folder (--out), or remove that file to train again'
             )
+    known = result.get('made_of', {})
+    if changed := [name.replace('_', ' ') for name, digest in made_of.items() if known.get(name, digest) != digest]:
+        raise ValueError(
+            f'{path} was made with another {" and ".join(changed)} than this run has; write to another folder (--out), or remove that file '
+            'and the folder of its training to train again'
+        )
 
 
-def _train(run: Run, seed: int, work_dir: Path, options: dict, data: Path | None) -> dict:
-    values = flat({**run.options, **options, 'randomness.seed': seed})
-    config = config_path(run.config)
-    if data is not None:
-        text = config_for_dataset(Path(config), data)
-        work_dir.mkdir(parents=True, exist_ok=True)
-        config = str(work_dir / 'of_data.py')
-        Path(config).write_text(text)
-        num_classes = len(Config.fromfile(config).metainfo.classes)
-        values |= {key: num_classes for key in values if key.endswith('.num_classes')}
-    _claim(work_dir, config, values, data)
-    command = [sys.executable, '-W', 'ignore', str(mmdet_train_script()), config, '--work-dir', str(work_dir), *resume_option(work_dir)]
-    command += ['--cfg-options', *(f'{key}={value}' for key, value in values.items())]
+def _train(run: Run, work_dir: Path, text: str, values: dict, made_of: dict) -> dict:
+    _claim(work_dir, text, values, made_of)
+    config = work_dir / 'trained.py'
+    config.write_text(text)
+    command = [sys.executable, '-W', 'ignore', str(mmdet_train_script()), str(config), '--work-dir', str(work_dir)]
+    command += [*resume_option(work_dir), '--cfg-options', *(f'{key}={value}' for key, value in values.items())]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f'{run.name}: {" ".join(command)} failed:\n{(done.stdout + done.stderr)[-3000:]}')
     metrics = {key.removeprefix('coco/bbox_'): value for key, value in last_scalars(work_dir).items() if key.startswith('coco/bbox_mAP')}
     return dict(
-        name=run.name,
-        what=run.what,
-        config=run.config,
-        options=run.options,
-        seed=seed,
         metrics=metrics,
         seconds_per_epoch=round(seconds_per_epoch(work_dir), 1),
         machine=machine('cuda' if torch.cuda.is_available() else 'cpu'),
     )
 
 
-def _claim(work_dir: Path, config: str, values: dict, data: Path | None) -> None:
+def _claim(work_dir: Path, text: str, values: dict, made_of: dict) -> None:
     """Note what a folder's training is of, so that nothing else is ever taken for its beginning."""
-    cfg = Config.fromfile(config)
+    cfg = Config.fromstring(text, '.py')
     cfg.merge_from_dict(values)
-    asked = dict(config=cfg.pretty_text)
-    if data is not None:
-        asked |= dict(annotations=sha256_of(data / 'annotations' / 'train.json'))
+    asked = dict(config=cfg.pretty_text, **made_of)
     note = work_dir / 'training_of.json'
     of_this = json.loads(note.read_text()) == asked if note.is_file() else not (work_dir / 'last_checkpoint').is_file()
     if not of_this:

@@ -98,6 +98,13 @@ def test_trainings_and_results_of_other_settings_or_data_are_refused(tmp_path):
     with pytest.raises(ValueError, match='short-seed0 holds a training with other settings or data'):
         go(run, 'of_other_objects')
     annotations.write_text(json.dumps(content))
+    path, result = tmp_path / 'results' / 'short-seed0.json', json.loads((tmp_path / 'results' / 'short-seed0.json').read_text())
+    for name in ('recipe', 'train_annotations', 'val_annotations'):  # a base config that was edited, labels that were corrected
+        path.write_text(json.dumps(result | dict(made_of=result['made_of'] | {name: 'another digest'})))
+        with pytest.raises(ValueError, match=f'short-seed0.json was made with another {name.replace("_", " ")} than this run has'):
+            go(run, 'results')
+    path.write_text(json.dumps({key: value for key, value in result.items() if key != 'made_of'}))  # of an earlier version
+    assert go(run, 'results')[0]['metrics'] == result['metrics']
     for changed in (faster, replace(run, config='detr_r18-half_1xb2-40e_coco320')):
         with pytest.raises(ValueError, match=r'short-seed0.json was made with .*, this run has .*remove that file'):
             go(changed, 'results')
