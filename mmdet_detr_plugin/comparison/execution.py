@@ -147,6 +147,7 @@ class Launch:
 @dataclass
 class _Started:
     run: Run
+    had_ended: bool  # the training, before this process: its peak of memory then tells nothing
     process: subprocess.Popen
     slot: int
     step: str
@@ -199,7 +200,7 @@ def execute(runs: Sequence[Run], launch: Launch, show: Callable[[Sequence[Run]],
                     failed.append(started.run)
                     continue
                 if started.step == 'training':
-                    write_json(started.run.folder / 'trained.json', dict(peak_process_mib=peak))
+                    write_json(started.run.folder / 'trained.json', dict(peak_process_mib=None if started.had_ended else peak))
                     going.append(_start(started.run, launch, started.slot))
                 elif not started.run.is_done:
                     _note_failure(started, status)
@@ -213,6 +214,7 @@ def execute(runs: Sequence[Run], launch: Launch, show: Callable[[Sequence[Run]],
 def _start(run: Run, launch: Launch, slot: int) -> _Started:
     run.folder.mkdir(parents=True, exist_ok=True)
     _end_leftovers(run)
+    had_ended = run.progress() >= 1
     step = 'evaluation' if run.is_trained else 'training'
     command = launch.evaluation_command(run) if run.is_trained else launch.training_command(run)
     with open(run.log, 'ab') as log:
@@ -220,7 +222,7 @@ def _start(run: Run, launch: Launch, slot: int) -> _Started:
         log.flush()
         # a process group of its own, so that its workers end with it
         process = subprocess.Popen(command, stdout=log, stderr=log, env=launch.environment(slot), start_new_session=True)
-    return _Started(run, process, slot, step)
+    return _Started(run, had_ended, process, slot, step)
 
 
 def _end_leftovers(run: Run) -> None:

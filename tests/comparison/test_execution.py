@@ -47,6 +47,14 @@ def test_every_run_is_trained_and_evaluated_once(tmp_path):
     assert runs[0].read('trained')['peak_process_mib'] > 1
 
 
+def test_peak_memory_is_that_of_a_process_that_trained(tmp_path):
+    """Killed in its last validation, a training has nothing left to do when it is started again."""
+    (run,) = make_runs(tmp_path, seeds=(0,))
+    run.folder.mkdir()
+    run.log.write_text('Epoch(train)  [4][20/20]  lr: 1.0000e-04\n')
+    assert run.progress() == 1 and run_all([run], FakeLaunch()) == [] and run.read('trained') == dict(peak_process_mib=None)
+
+
 def test_failed_run_is_named_and_does_not_stop_the_others(tmp_path):
     runs = make_runs(tmp_path)
     launch = FakeLaunch(training="print('about to fail'); assert {seed} != 1, 'planted'")

@@ -110,6 +110,21 @@ def test_mean_curve_leaves_failed_seeds_out_and_survives_gaps():
     assert mean_curve(model) == []
 
 
+@pytest.mark.parametrize(
+    'evaluated_on, images', [('val', 'the evaluated images'), ('test', 'the validation images (elsewhere: on the test')]
+)
+def test_curves_say_which_images_they_are_of(tmp_path, evaluated_on, images):
+    """Where there are test images, trainings are still evaluated on the validation images."""
+    results = fake_results()
+    splits = results['data']['splits']
+    splits[evaluated_on] = splits['val']
+    for item in results['data']['classes']:
+        item['objects'][evaluated_on] = item['objects']['val']
+    results['data']['evaluated_on'] = evaluated_on
+    write_report(results, tmp_path)
+    assert f'AP on {images}' in section(read(tmp_path), 'learning').text()
+
+
 def test_epochs_to_a_share_and_predictions_are_told(folders):
     page = read(folders['one'])
     rows = table(page, "First evaluation with 50 % and 90 % of the model's own best mean AP")

@@ -48,8 +48,10 @@ def learning(results: dict) -> Section:
     panels = [
         _panel(results, curves, drawn, *axis) for axis in (('epoch', 1.0, 'epochs'), ('images', 1.0, 'images seen in training'), time)
     ]
+    of_test = results['data']['evaluated_on'] == 'test'
+    images = 'the validation images (elsewhere: on the test images)' if of_test else 'the evaluated images'
     figure = Figure(
-        'AP on the evaluated images during training; thick: mean over the seeds that finished, thin: each seed',
+        f'AP on {images} during training; thick: mean over the seeds that finished, thin: each seed',
         *(tuple(panels), legend(results, drawn), _numbers(results, curves)),
     )
     reading = (
