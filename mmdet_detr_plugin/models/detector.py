@@ -160,12 +160,14 @@ class DETR(SetDetector):
             [sample.metainfo for sample in batch_data_samples],
             self.bbox_head.num_classes,
         )
-        hidden_states, losses_of_aids = self._decode(encoded, batch_data_samples, targets)
+        hidden_states, losses_of_aids = self._decode(encoded, batch_data_samples, targets, batch_inputs.shape[-2:])
         return self.bbox_head.loss(hidden_states, batch_data_samples=batch_data_samples, **self._references) | losses_of_aids
 
-    def _decode(self, encoded: Encoded, batch_data_samples: SampleList, targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
+    def _decode(
+        self, encoded: Encoded, batch_data_samples: SampleList, targets: Targets, batch_shape: tuple[int, int]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """In training: hidden states (L, B, Q, D) of the detector's own queries, and the losses of the training aids."""
-        step = TrainingStep(encoded, batch_data_samples, targets, self.bbox_head)
+        step = TrainingStep(encoded, batch_data_samples, targets, self.bbox_head, tuple(batch_shape))
         extra = {name: aid.queries(step) for name, aid in self.training_aids.items()}
         parts = [self.neck.queries(encoded.memory.dtype), *(queries for queries in extra.values() if queries is not None)]
         own, *others = self.neck.decode(encoded, parts).split([len(part) for part in parts], dim=2)

@@ -94,7 +94,7 @@ class PanopticDETR(WithMasks, DETR):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_detector):
             finer, encoded = self._encode(batch_inputs, samples)
             targets = collate_targets([sample.gt_instances for sample in samples], metas, self.bbox_head.num_classes)
-            hidden_states, losses = self._decode(encoded, samples, targets)
+            hidden_states, losses = self._decode(encoded, samples, targets, batch_inputs.shape[-2:])
             outputs = self.bbox_head(hidden_states, **self._references)
             found, pairs = self.bbox_head.losses_and_pairs(*outputs, targets, metas)
         if self.mask_head is None:

@@ -22,12 +22,14 @@ class TrainingStep:
         samples: the batch.
         targets: its objects as padded tensors.
         head: the detector's ``DETRHead``.
+        batch_shape: (H, W) of the padded batch, in pixels.
     """
 
     encoded: Encoded
     samples: SampleList
     targets: Targets
     head: BaseModule
+    batch_shape: tuple[int, int]
 
     @property
     def img_metas(self) -> list[dict]:

@@ -112,6 +112,26 @@ def test_dense_heads_of_mmdet_plug_in(kind):
         torch.testing.assert_close(2 * sum(losses[name]), sum(twice[name]))
 
 
+def with_stride(head: dict, stride: int) -> dict:
+    head = copy.deepcopy(head)
+    head.get('anchor_generator', head)['strides'] = [stride]
+    return head
+
+
+@pytest.mark.parametrize('kind, shapes', [*((kind, SHAPES) for kind in HEADS), ('fcos', [(97, 131)]), ('fcos', [(255, 129)])], ids=str)
+def test_a_dense_head_of_another_stride_than_the_memory_is_refused(kind, shapes):
+    """As when the backbone becomes ResNetDC5; sizes that no stride divides are those of the map rounded up."""
+    for backbone, right, wrong in (('FoldedResNet', 32, 16), ('ResNetDC5', 16, 32)):
+        heads = {stride: with_stride(HEADS[kind], stride) for stride in (right, wrong)}
+        cfg = detr_config(backbone=dict(type=f'mmdet_detr_plugin.{backbone}'))
+        cfg['training_aids'] = {f'of_{stride}': dict(type='mmdet_detr_plugin.DenseHeads', heads={kind: heads[stride]}) for stride in heads}
+        batch = make_batch(shapes, [2] * len(shapes))
+        with pytest.raises(ValueError, match=rf"dense head '{kind}' has strides=.*{wrong}.*Write strides=\[{right}\]"):
+            build(cfg).loss(**batch)
+        del cfg['training_aids'][f'of_{wrong}']
+        assert f'of_{right}.{kind}.loss_cls' in build(cfg).loss(**batch)
+
+
 def test_dense_heads_are_initialised_with_the_model():
     """Scores begin near zero, as focal loss needs it."""
     model = build(aided_config(['dense']))
