@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...devices import at_least_float32
 
@@ -35,13 +36,14 @@ def convolve(module: ConvModule, x: Tensor, padding_mask: Tensor | None) -> Tens
 def normalise(norm: nn.Module, x: Tensor, padding_mask: Tensor | None) -> Tensor:
     """A norm of (B, C, h, w) whose statistics are those of the valid cells: batch norm in training, group norm always.
 
-    Synchronised batch norm takes its own in training, over all cells; other norms have no statistics over cells.
+    Synchronised batch norm of several processes takes its own in training, over all cells; other norms have no statistics over cells.
     """
     if padding_mask is None:
         return norm(x)
     if isinstance(norm, nn.GroupNorm):
         return _group_norm(norm, x, padding_mask)
-    if isinstance(norm, nn.BatchNorm2d) and norm.training:
+    # not BatchNorm2d: mmengine turns synchronised norms on one process into a _BatchNorm of its own
+    if isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm) and norm.training:
         return _batch_norm(norm, x, padding_mask)
     return norm(x)
 
@@ -54,7 +56,7 @@ def _group_norm(norm: nn.GroupNorm, x: Tensor, padding_mask: Tensor) -> Tensor:
     return _scaled(values, mean, variance, norm).to(x.dtype)
 
 
-def _batch_norm(norm: nn.BatchNorm2d, x: Tensor, padding_mask: Tensor) -> Tensor:
+def _batch_norm(norm: _BatchNorm, x: Tensor, padding_mask: Tensor) -> Tensor:
     values, count = at_least_float32(blank(x, padding_mask)), (~padding_mask).sum()
     sums, squares = (part.sum((2, 3)).sum(0) for part in (values, values.square()))  # (C,) each
     mean, variance = _moments(sums, squares, count)

@@ -42,9 +42,10 @@ def test_convolution_of_a_padded_image_equals_that_of_the_image_alone(norm_cfg, 
     torch.testing.assert_close(convolve(module, x, torch.zeros_like(mask)), module(x), rtol=1e-4, atol=1e-5)
 
 
-def test_batch_norm_learns_the_statistics_of_valid_cells():
-    """As batch norm of the list of valid cells, gradients and running averages too."""
-    ours, theirs = nn.BatchNorm2d(4), nn.BatchNorm1d(4)
+@pytest.mark.parametrize('kind', [nn.BatchNorm2d, nn.SyncBatchNorm])
+def test_batch_norm_learns_the_statistics_of_valid_cells(kind):
+    """As batch norm of the list of valid cells, gradients and running averages too; also what SyncBN becomes on one process."""
+    ours, theirs = revert_sync_batchnorm(kind(4)), nn.BatchNorm1d(4)
     mask = padded((5, 7), (6, 4), size=(6, 9))
     x = (3 + 2 * torch.randn(2, 4, 6, 9)).requires_grad_()
     cells = x.detach().permute(0, 2, 3, 1)[~mask].requires_grad_()
@@ -108,6 +109,23 @@ def test_padding_changes_nothing(norm_cfg):
         found = model.bbox_head(alone, View(torch.ones(1, 1, 4), [None] * 4))
         torch.testing.assert_close(found.logits[:, 0], outputs.logits[:, image], rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(found.boxes[:, 0], outputs.boxes[:, image], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('norm_cfg', [dict(type='BN'), dict(type='SyncBN'), GROUP_NORM], ids=['BN', 'SyncBN on one process', 'GN'])
+def test_what_padding_holds_changes_nothing_in_training(norm_cfg):
+    """Neither memory and predictions, nor running averages."""
+    results = []
+    for filling in (0.0, 5.0):
+        torch.manual_seed(0)
+        model = model_of(norm_cfg).train()
+        feats, view = features([(96, 160), (128, 96)], (128, 192), filling)
+        memory = model.neck(feats, view.padding_masks)
+        outputs = model.bbox_head(memory, view)
+        averages = [buffer for name, buffer in model.named_buffers() if 'running' in name and 'backbone' not in name]
+        results.append((*memory, outputs.logits, outputs.boxes, *averages))
+    assert (len(averages) == 0) == (norm_cfg is GROUP_NORM)
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_every_convolution_sees_nothing_in_padded_cells():
