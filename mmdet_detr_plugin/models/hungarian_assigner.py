@@ -192,7 +192,12 @@ class HungarianAssigner(BaseAssigner):
         return (costs + faults[:, :, None]).flatten(0, 1)
 
     def _generic_cost(self, pred_instances: InstanceData, gt_instances: InstanceData, img_meta: dict | None) -> Tensor:
-        """(Q, T), the sum of any of mmdet's match costs; NaN where they were computed from something that is not finite."""
+        """(Q, T), the sum of any of mmdet's match costs; NaN where they were computed from something that is not finite.
+
+        Half precision goes to float32 first: the small numbers that costs add before a logarithm would be 0.
+        """
+        tensors = {key: at_least_float32(x) for key, x in pred_instances.items() if isinstance(x, Tensor) and x.is_floating_point()}
+        pred_instances = pred_instances.new(**dict(pred_instances.items()) | tensors)
         cost = sum(cost(pred_instances=pred_instances, gt_instances=gt_instances, img_meta=img_meta) for cost in self.match_costs)
         queries = [pred_instances.get(name) for name in ('bboxes', 'masks')]
         if 'scores' in pred_instances:  # -inf is allowed: how Grounding DINO masks words
@@ -240,7 +245,8 @@ def _with_faults(boxes: Tensor, cls_logits: Tensor) -> Tensor:
 
 
 def _as_instances(logits: Tensor, boxes: Tensor, targets: Targets, image: int, img_meta: dict) -> tuple[InstanceData, InstanceData, dict]:
-    """One layer and image in the form of mmdet's assigners: boxes in xyxy pixels."""
+    """One layer and image in the form of mmdet's assigners: boxes in xyxy pixels, which half precision would round to whole ones."""
+    logits, boxes = at_least_float32(logits), at_least_float32(boxes)
     height, width = img_meta['img_shape'][:2]
     factor = boxes.new_tensor([width, height, width, height])
     count = targets.counts[image]

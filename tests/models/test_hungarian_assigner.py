@@ -59,6 +59,23 @@ def test_pairs_equal_those_of_mmdets_assigner(costs):
     )
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_gives_the_pairs_of_its_values_in_float32(dtype):
+    """With mmdet's costs too: of logits that are sure, these take logarithms of numbers that are 0 in half precision."""
+    logits, boxes, targets, metas = problem()
+    logits = 20 * logits[..., :-1]
+    half, full = ((logits.to(dtype).to(kind), boxes.to(dtype).to(kind), targets, metas) for kind in (dtype, torch.float32))
+    one, theirs = assigner(FOCAL), TASK_UTILS.build(dict(type='mmdet.HungarianAssigner', match_costs=FOCAL))
+    expected = as_set(one.assign_batch(*full))
+    assert as_set(one.assign_batch(*half)) == expected
+    assert as_set(assign_one_by_one(one, *half)) == as_set(assign_one_by_one(theirs, *half)) == expected
+    gt, found = random_gt(5, (300, 400), 7), random_gt(20, (300, 400)).bboxes.to(dtype)
+    scores, matched = logits[0, 0].to(dtype), []
+    for kind in (dtype, torch.float32):
+        matched.append(one.assign(InstanceData(scores=scores.to(kind), bboxes=found.to(kind)), gt, metas[0]).gt_inds.tolist())
+    assert matched[0] == matched[1] and sum(index > 0 for index in matched[0]) == 5
+
+
 @pytest.mark.parametrize('num_gts, num_preds', [(0, 4), (3, 0), (0, 0), (2, 5), (5, 2)])
 def test_assign_keeps_mmdets_contract(num_gts, num_preds):
     gt = random_gt(num_gts, (100, 100), 4)
