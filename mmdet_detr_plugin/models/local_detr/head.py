@@ -123,7 +123,7 @@ class LocalDETRHead(BaseModule):
         test_cfg: ``max_per_img``; default: as many as queries.
 
     Raises:
-        ValueError: for another assigner or other costs.
+        ValueError: for another assigner or other costs, counts below 1, and, in ``forward``, fewer levels than ``num_dense_levels``.
     """
 
     def __init__(
@@ -151,6 +151,7 @@ class LocalDETRHead(BaseModule):
         super().__init__(init_cfg=init_cfg)
         train_cfg = train_cfg or {}
         check_counts(num_classes=num_classes, embed_dims=embed_dims, num_queries=num_queries, num_decoder_layers=num_decoder_layers)
+        check_counts(num_dense_levels=num_dense_levels)
         self.num_classes, self.embed_dims, self.num_queries = num_classes, embed_dims, num_queries
         self.num_dense_levels, self.view_scale = num_dense_levels, view_scale
         self.max_per_img = (test_cfg or {}).get('max_per_img') or num_queries
@@ -190,6 +191,11 @@ class LocalDETRHead(BaseModule):
             view: where the images lie in the batch.
             extra: boxes that go through the decoder beside the selected ones, in training.
         """
+        if len(memory) < self.num_dense_levels:
+            raise ValueError(
+                f'bbox_head.num_dense_levels is {self.num_dense_levels}, the neck gives {len(memory)} levels; set it to at most that, or '
+                'more of model.backbone.out_indices and model.neck.in_channels'
+            )
         masks = view.padding_masks[-self.num_dense_levels :]
         dense = self.dense_head(memory[-self.num_dense_levels :], masks)
         scores = [logits.detach().float().sigmoid().amax(1, keepdim=True) for logits in dense[0]]

@@ -106,6 +106,16 @@ def test_parts_that_do_not_fit_say_so():
         MODELS.build(wrong)
 
 
+def test_the_dense_head_has_no_more_levels_than_the_memory():
+    """The parts of the others would never get a gradient, which several processes wait for."""
+    build(config(num_dense_levels=4))(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ValueError, match='num_dense_levels is 5, the neck gives 4 levels'):
+        build(config(num_dense_levels=5))(torch.zeros(1, 3, 64, 64))
+    for number in (0, -1, 2.0):
+        with pytest.raises(ValueError, match='num_dense_levels must be a whole number of at least 1'):
+            build(config(num_dense_levels=number))
+
+
 def test_other_costs_are_refused():
     """Softmax costs of sigmoid scores would say nothing of the class."""
     assigner = dict(type='mmdet_detr_plugin.HungarianAssigner', match_costs=[dict(type='IoUCost', iou_mode='iou', weight=1.0)])
