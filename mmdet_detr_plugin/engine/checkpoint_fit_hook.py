@@ -14,6 +14,10 @@ from ..registry import HOOKS
 
 SCHEDULE = ('begin', 'end', 'milestones', 'step_size', 'T_max', 'gamma', 'factor', 'start_factor', 'total_iters')
 CONVERT = "Another implementation's weights are converted by tools/convert_checkpoint.py"
+ADVICE = (
+    'Write load_from=FILE, with a checkpoint that holds them all (the same backbone, layers, num_queries and num_classes), or let them '
+    f'learn. {CONVERT}'
+)
 
 
 @HOOKS.register_module()
@@ -21,12 +25,14 @@ class CheckpointFitHook(Hook):
     """Refuses checkpoints that mmengine would load in part with a warning, and evaluate with random weights for the rest.
 
     Evaluation, validation and ``--resume`` need every weight of the model, in its shape, and no other. ``load_from`` of a training may
-    leave out what starts anew (class rows, a head): refused is only a file of which nothing fits. Model-independent: any detector's config
-    may name it in ``custom_hooks``.
+    leave out what starts anew (class rows, a head): refused is only a file of which nothing fits, or one without weights that the model
+    freezes and says so of (``pretrained_prefixes``, how their names begin), which no training would make up for. Model-independent: any
+    detector's config may name it in ``custom_hooks``.
 
     Raises:
         FileNotFoundError: when the checkpoint is not there.
-        ValueError: when it is no checkpoint, carries code, does not fit the model, or lacks what ``--resume`` goes on from.
+        ValueError: when it is no checkpoint, carries code, does not fit the model, or lacks what ``--resume`` goes on from; and when a
+            training of a model with ``pretrained_prefixes`` has loaded nothing.
     """
 
     priority = 'LOWEST'  # after SafeCheckpointHook, which finds a checkpoint that has moved
@@ -46,13 +52,38 @@ class CheckpointFitHook(Hook):
         missing = [name for name in wanted if name not in given]
         other = [name for name in wanted if name in given and given[name].shape != wanted[name].shape]
         extra = [name for name in given if name not in wanted]
+        if is_training:
+            self._check_frozen(runner, wanted, given, missing, other)
         fitting = len(wanted) - len(missing) - len(other)
         if fitting == 0 if is_training else missing or other or extra:
-            raise ValueError(_message(runner, fitting, wanted, given, missing, other, extra))
+            file, name = runner._load_from or 'the latest checkpoint', type(unwrapped(runner.model)).__name__
+            raise ValueError(
+                f"{file} does not fit the config's {name}: {fitting} of its {len(wanted)} weights fit; "
+                f'{_differences(wanted, given, missing, other, extra)}. Expected a checkpoint that was trained with this config; use its '
+                f'own (other num_classes, num_queries, layers?). {CONVERT}'
+            )
         if runner._resume:
             _check_resumable(runner, checkpoint)
         elif not is_training:
             self._warn_of_other_classes(runner, checkpoint)
+
+    def before_train(self, runner) -> None:
+        model = unwrapped(runner.model)
+        if (prefixes := pretrained_prefixes(model)) and not runner._has_loaded:
+            names = ', '.join(f'{prefix}*' for prefix in prefixes)
+            raise ValueError(
+                f'{type(model).__name__} freezes the weights {names}, and nothing was loaded: they would stay random. {ADVICE}'
+            )
+
+    @staticmethod
+    def _check_frozen(runner, wanted: dict, given: dict, missing: list[str], other: list[str]) -> None:
+        model = unwrapped(runner.model)
+        missing, other = ([name for name in names if name.startswith(pretrained_prefixes(model))] for names in (missing, other))
+        if missing or other:
+            raise ValueError(
+                f'{runner._load_from} does not bring all the weights that {type(model).__name__} freezes: '
+                f'{_differences(wanted, given, missing, other, [])}. They would stay random. {ADVICE}'
+            )
 
     @staticmethod
     def _warn_of_other_classes(runner, checkpoint: dict) -> None:
@@ -99,6 +130,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
+def pretrained_prefixes(model: nn.Module) -> tuple[str, ...]:
+    """How the names of the weights begin that a training does not change, and must therefore find in a checkpoint."""
+    return tuple(getattr(model, 'pretrained_prefixes', ()))
+
+
 def weights_in(content: dict) -> dict[str, Tensor]:
     """The weights in a checkpoint or state dict as mmengine names them, without the counters of batch norms."""
     state = content.get('state_dict', content)
@@ -106,15 +142,10 @@ def weights_in(content: dict) -> dict[str, Tensor]:
     return {name: value for name, value in named if isinstance(value, Tensor) and not name.endswith('num_batches_tracked')}
 
 
-def _message(runner, fitting: int, wanted: dict, given: dict, missing: list[str], other: list[str], extra: list[str]) -> str:
+def _differences(wanted: dict, given: dict, missing: list[str], other: list[str], extra: list[str]) -> str:
     shapes = [f'{name} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}' for name in other]
-    parts = [
+    return '; '.join(
         f'{len(names)} {what}: {", ".join(names[:3])}{" ..." if len(names) > 3 else ""}'
         for names, what in ((missing, 'are missing'), (shapes, 'have another shape'), (extra, 'the model does not have'))
         if names
-    ]
-    file, name = runner._load_from or 'the latest checkpoint', type(unwrapped(runner.model)).__name__
-    return (
-        f"{file} does not fit the config's {name}: {fitting} of its {len(wanted)} weights fit; {'; '.join(parts)}. "
-        f'Expected a checkpoint that was trained with this config; use its own (other num_classes, num_queries, layers?). {CONVERT}'
     )

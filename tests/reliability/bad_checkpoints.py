@@ -55,6 +55,19 @@ def started(project: Project) -> None:
     runner(project, epochs=1).train()
 
 
+class HalfFrozen(TinyModel):
+    pretrained_prefixes = ('linear.',)
+
+
+def started_frozen(project: Project) -> None:
+    runner(project, epochs=1, model=HalfFrozen()).train()
+
+
+def started_from_nothing(project: Project) -> None:
+    hooks = [dict(type=f'mmdet_detr_plugin.{name}') for name in ('EpochSeedHook', 'CheckpointFitHook')]
+    tiny_runner(project.work, custom_hooks=hooks, epochs=1, model=HalfFrozen()).train()
+
+
 def converted(project: Project) -> None:
     convert_file(project.root / 'it.pth', project.root / 'out.pth')
 
@@ -107,6 +120,13 @@ TRAINING = [
     row('load_from: nothing fits', saved(OTHER), started, "it.pth does not fit the config's TinyModel: 0 of its 2 weights fit"),
     row('load_from: some weights start anew', saved(HALF), started, 'missing keys in source state_dict: linear.weight', outcome=ANNOUNCED,
         kept='everything; the training goes on'),
+    row('load_from: a frozen weight is missing', saved(HALF), started_frozen,
+        'it.pth does not bring all the weights that HalfFrozen freezes: 1 are missing: linear.weight. They would stay random. Write '
+        'load_from=FILE, with a checkpoint that holds them all'),
+    row('load_from: a frozen weight of another width', saved(WIDER), started_frozen,
+        '1 have another shape: linear.weight (1, 5) instead of (1, 3). They would stay random'),
+    row('no load_from for a model with frozen weights', nothing, started_from_nothing,
+        'HalfFrozen freezes the weights linear.*, and nothing was loaded: they would stay random. Write load_from=FILE'),
     row('load_from: a file that carries code', saved(lambda: sound(extra=Code())), started, CODE),
 ]  # fmt: skip
 

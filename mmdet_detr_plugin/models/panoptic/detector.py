@@ -73,6 +73,11 @@ class PanopticDETR(WithMasks, DETR):
             raise ValueError('freeze_detector=True without a mask_head leaves nothing to train')
 
     @property
+    def pretrained_prefixes(self) -> tuple[str, ...]:
+        """How the names of the frozen weights begin; ``CheckpointFitHook`` refuses a training that has not loaded them."""
+        return ('backbone.', 'neck.', 'bbox_head.') if self.freeze_detector else ()  # aids give nothing to the masks
+
+    @property
     def _calls_neck_in_steps(self) -> bool:
         return True
 

@@ -78,6 +78,8 @@ def test_frozen_detector_stays_as_it_is_and_the_mask_head_learns():
         optimizer.step()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.startswith('mask_head.')}
+    assert changed == {name for name in before if not name.startswith(model.pretrained_prefixes)}
+    assert build(panoptic_config()).pretrained_prefixes == ()
 
 
 def test_training_aids_work_beside_the_masks():
