@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import reprlib
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from .mask_head import check_same_heads, fit_mask_head
 from .reading import classes_in, read_checkpoint, weights_of
 
 TARGETS = ('plugin', 'official', 'hf', 'mmdet', 'detrex')
-SINE_DEFAULTS = dict(temperature=10000, normalize=True)
+SINE_DEFAULTS = dict(temperature=10000, normalize=True, scale=2 * math.pi)
 MODELS = ('mmdet_detr_plugin.DETR', 'mmdet_detr_plugin.PanopticDETR')
 FILE_SUFFIXES = ('.safetensors', '.bin', '.pth', '.pt')
 
@@ -207,7 +208,7 @@ def _check_expressible(cfg: Config, target_format: Format) -> None:
     if is_dc5 and target_format == FORMATS['detrex', '']:
         raise ValueError("detectron2's ResNet dilates other blocks than DC5; detrex's DC5 models have torchvision's")
     position = dict(cfg.model.neck.get('position_encoding') or {})
-    changed = {key: position[key] for key, usual in SINE_DEFAULTS.items() if position.get(key, usual) != usual}
+    changed = {key: position[key] for key, usual in SINE_DEFAULTS.items() if not math.isclose(position.get(key, usual), usual)}
     if changed:
         raise ValueError(f'{name} has no position encoding with {changed}; only the usual {SINE_DEFAULTS} can be written')
 

@@ -333,10 +333,13 @@ def test_coco_model_trained_here_gets_the_official_rows(tmp_path):
 
 def test_what_leaves_no_trace_in_weights_is_refused_where_it_does_not_exist(tmp_path):
     sine = dict(type='mmdet_detr_plugin.SinePositionEncoding', num_feats=16, temperature=20)
+    short_waves = dict(type='mmdet_detr_plugin.SinePositionEncoding', num_feats=16, scale=50.265482)
+    usual = dict(type='mmdet_detr_plugin.SinePositionEncoding', num_feats=16, temperature=1e4, normalize=True, scale=6.283185307)
     learned = dict(type='mmdet_detr_plugin.LearnedPositionEncoding', num_feats=16)
     for changes, to, message in (
         (dict(backbone=dict(type='mmdet_detr_plugin.ResNetDC5')), 'mmdet', 'mmdet, which dilates other blocks'),
         (dict(neck=dict(position_encoding=sine)), 'hf', r"no position encoding with {'temperature': 20}"),
+        (dict(neck=dict(position_encoding=short_waves)), 'mmdet', r"no position encoding with {'scale': 50.265482}; .* 'scale': 6.28"),
         (dict(neck=dict(position_encoding=learned)), 'mmdet', '2 parameters of the plugin have no name in mmdet: neck.position_encoding'),
         (dict(neck=dict(pre_norm=True)), 'detrex', '2 parameters of the plugin have no name in detrex: neck.encoder.norm'),
     ):
@@ -345,6 +348,9 @@ def test_what_leaves_no_trace_in_weights_is_refused_where_it_does_not_exist(tmp_
         with pytest.raises(ValueError, match=message):
             convert_file(tmp_path / 'trained.pth', tmp_path / 'no', to=to, config=write_config(tmp_path, **changes))
         assert not (tmp_path / 'no').exists()
+    changes = dict(neck=dict(position_encoding=usual), bbox_head=dict(num_classes=5))
+    torch.save(dict(state_dict=build(detr_config(**changes)).state_dict(), meta={}), tmp_path / 'trained.pth')
+    convert_file(tmp_path / 'trained.pth', tmp_path / 'yes.pth', to='mmdet', config=write_config(tmp_path, **changes))
 
 
 def test_unknown_missing_and_misshapen_tensors_are_all_listed(tmp_path):
