@@ -47,7 +47,8 @@ class EpochSeedHook(Hook):
         if self.configured.get('deterministic'):
             os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it torch refuses products of matrices on GPUs
             deterministic.fill_uninitialized_memory = False  # costs time; nothing here reads what it has not written
-            # an operation of some other detector that has no such form is announced, instead of ending the training
+            # An operation of some other detector that has no such form is announced, instead of ending the training; fused attention
+            # then adds gradients in any order on GPUs, so that models/transformer.py does without it.
             torch.use_deterministic_algorithms(True, warn_only=True)
 
     def before_train(self, runner) -> None:

@@ -16,6 +16,10 @@ from .dropout import Dropout, dropout, uses_own_dropout
 from .fused_linear import apply_linear, linear
 from .parts import check_counts
 
+# Where the fused kernels' backward passes add in any order under ``use_deterministic_algorithms(True, warn_only=True)``, with a warning;
+# they have a deterministic form, which torch takes in strict mode alone.
+ANY_ORDER = frozenset({'cuda'})
+
 
 class MultiheadAttention(nn.Module):
     """Multi-head attention with separate inputs for queries, keys and values.
@@ -70,7 +74,7 @@ class MultiheadAttention(nn.Module):
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, attend_mask: Tensor | None, dropout_p: float) -> Tensor:
-    """``scaled_dot_product_attention``; with dropout on CPUs, where that has no fused kernel, in three steps with a faster dropout.
+    """``scaled_dot_product_attention``, or in three steps where ``_is_fused`` says so.
 
     Every row must have something that may be attended to.
 
@@ -89,13 +93,21 @@ def attention(q: Tensor, k: Tensor, v: Tensor, attend_mask: Tensor | None, dropo
         if attend_mask is not None:
             scores = scores + torch.where(attend_mask, 0.0, -torch.inf).to(scores.dtype)
         return scores.softmax(-1) @ v
-    if not dropout_p or not uses_own_dropout(q):
+    if _is_fused(q, k, v, dropout_p):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=attend_mask, dropout_p=dropout_p)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     if attend_mask is not None:
         scores = scores.masked_fill_(~attend_mask, -torch.inf)
     weights = at_least_float32(scores).softmax(-1).to(v.dtype)
     return dropout(weights, dropout_p) @ v
+
+
+def _is_fused(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> bool:
+    """Not with dropout on CPUs, which have no fused kernel for it and a faster dropout here; nor for deterministic gradients on GPUs."""
+    if dropout_p and uses_own_dropout(q):
+        return False
+    needs_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    return not (needs_gradient and q.device.type in ANY_ORDER and torch.are_deterministic_algorithms_enabled())
 
 
 class ResidualLayer(nn.Module):

@@ -1,11 +1,16 @@
 """Transformer layers and position encodings against independent implementations."""
 
+import contextlib
+from itertools import product
+
 import pytest
 import torch
+import torch.nn.functional as F
 from mmdet.models.layers import SinePositionalEncoding
 from mmdet.registry import MODELS
 from torch import nn
 
+from mmdet_detr_plugin.models import transformer
 from mmdet_detr_plugin.models.backbones import ResNetDC5
 from mmdet_detr_plugin.models.position_encoding import LearnedPositionEncoding, SinePositionEncoding
 from mmdet_detr_plugin.models.transformer import DecoderLayer, EncoderLayer
@@ -42,6 +47,55 @@ def test_layers_equal_torchs_without_positions(pre_norm):
     theirs = expected(x, memory, memory_key_padding_mask=padding)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
     compare_gradients(decoder, expected, ours, theirs)
+
+
+@pytest.fixture
+def fused_calls(monkeypatch) -> list:
+    """Every call of torch's fused attention."""
+    calls, fused = [], F.scaled_dot_product_attention
+
+    def recorded(*args, **kwargs):
+        calls.append(args)
+        return fused(*args, **kwargs)
+
+    monkeypatch.setattr(F, 'scaled_dot_product_attention', recorded)
+    return calls
+
+
+@pytest.mark.parametrize('dropout_p', [0.0, 0.1])
+@pytest.mark.parametrize('device', ['meta', 'cpu'])
+def test_attention_is_fused_but_for_deterministic_gradients_on_gpus(monkeypatch, fused_calls, device, dropout_p):
+    """torch's meta device stands in for a GPU."""
+    assert {'cuda'} == transformer.ANY_ORDER
+    monkeypatch.setattr(transformer, 'ANY_ORDER', frozenset({'meta'}))
+    for is_deterministic, needs_gradient, mode in product((False, True), (False, True), (contextlib.nullcontext, torch.no_grad)):
+        torch.use_deterministic_algorithms(is_deterministic, warn_only=True)
+        q, k, v = (torch.zeros(2, 4, length, 8, device=device, requires_grad=needs_gradient) for length in (5, 7, 7))
+        fused_calls.clear()
+        with mode():
+            assert transformer.attention(q, k, v, torch.ones(2, 1, 1, 7, dtype=torch.bool, device=device), dropout_p).shape == q.shape
+        is_deterministic_step = is_deterministic and needs_gradient and mode is contextlib.nullcontext
+        assert len(fused_calls) == (not (is_deterministic_step if device == 'meta' else dropout_p))
+
+
+@pytest.mark.parametrize('is_compiled', [False, True])
+@pytest.mark.parametrize('is_masked', [False, True])
+def test_attention_for_deterministic_gradients_equals_the_fused_one(monkeypatch, fused_calls, is_masked, is_compiled):
+    """In values and gradients; compiled, without a graph break."""
+    torch._dynamo.reset()
+    inputs = [torch.randn(2, 4, length, 8, requires_grad=True) for length in (5, 7, 7)]
+    mask = torch.rand(2, 1, 1, 7).argsort() < 4 if is_masked else None
+    attention = torch.compile(transformer.attention, fullgraph=True, backend='eager') if is_compiled else transformer.attention
+    expected = transformer.attention(*inputs, mask, 0.0)
+    monkeypatch.setattr(transformer, 'ANY_ORDER', frozenset({'cpu'}))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    fused_calls.clear()
+    got = attention(*inputs, mask, 0.0)
+    assert not fused_calls
+    torch.testing.assert_close(got, expected)
+    weight = torch.randn_like(got)
+    for ours, theirs in zip(torch.autograd.grad(got, inputs, weight), torch.autograd.grad(expected, inputs, weight), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def compare_gradients(module, expected, ours, theirs):
