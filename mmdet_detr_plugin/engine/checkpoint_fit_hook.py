@@ -64,8 +64,8 @@ class CheckpointFitHook(Hook):
             )
         if runner._resume:
             _check_resumable(runner, checkpoint)
-        elif not is_training:
-            self._warn_of_other_classes(runner, checkpoint)
+        else:
+            _warn_of_other_classes(runner, checkpoint, is_training)
 
     def before_train(self, runner) -> None:
         model = unwrapped(runner.model)
@@ -85,18 +85,24 @@ class CheckpointFitHook(Hook):
                 f'{_differences(wanted, given, missing, other, [])}. They would stay random. {ADVICE}'
             )
 
-    @staticmethod
-    def _warn_of_other_classes(runner, checkpoint: dict) -> None:
-        meta = checkpoint.get('meta')
-        trained = (meta.get('dataset_meta') or {}).get('classes') if isinstance(meta, dict) else None
-        loop = next((loop for loop in (runner._test_loop, runner._val_loop) if isinstance(loop, BaseLoop)), None)
-        evaluated = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
-        evaluated = (getattr(evaluated, 'metainfo', None) or {}).get('classes')
-        if trained and evaluated and tuple(trained) != tuple(evaluated):
-            runner.logger.warning(
-                f'The checkpoint was trained on the classes {tuple(trained)[:12]}, the data to evaluate has {tuple(evaluated)[:12]}: label '
-                "i of one is taken for label i of the other. Set the data set's metainfo.classes to the checkpoint's, in their order."
-            )
+
+def _warn_of_other_classes(runner, checkpoint: dict, is_training: bool) -> None:
+    """Rows of class layers go by their number. In training only where there are as many, since others do not fit and start anew."""
+    meta = checkpoint.get('meta')
+    before = (meta.get('dataset_meta') or {}).get('classes') if isinstance(meta, dict) else None
+    loops = (runner._train_loop,) if is_training else (runner._test_loop, runner._val_loop)
+    loop = next((loop for loop in loops if isinstance(loop, BaseLoop)), None)
+    dataset = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
+    now = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if not before or not now or tuple(before) == tuple(now) or (is_training and len(before) != len(now)):
+        return
+    advice = "Set the data set's metainfo.classes to the checkpoint's, in their order."
+    if is_training:
+        advice = 'tools/convert_checkpoint.py --classes brings the rows of names that both have to their places.'
+    runner.logger.warning(
+        f'The checkpoint was trained on the classes {tuple(before)[:12]}, the data to {"train on" if is_training else "evaluate"} has '
+        f'{tuple(now)[:12]}: label i of one is taken for label i of the other. {advice}'
+    )
 
 
 def _check_resumable(runner, checkpoint: dict) -> None:

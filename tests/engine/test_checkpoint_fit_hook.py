@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from .tiny_training import tiny_runner
+from .tiny_training import TinyData, tiny_runner
 
 HOOKS = [dict(type=f'mmdet_detr_plugin.{name}') for name in ('EpochSeedHook', 'PlainCheckpointHook', 'CheckpointFitHook')]
 
@@ -26,6 +26,22 @@ def test_resuming_without_the_optimiser_or_the_schedule_is_refused(tmp_path, los
     with pytest.raises(ValueError, match=rf'epoch_2.pth has no {lost}, so that no training can go on from it.*epoch_\*.pth.*load_from'):
         tiny_runner(tmp_path / 'a', epochs=3, resume=True, custom_hooks=HOOKS).train()
     tiny_runner(tmp_path / 'b', epochs=1, load_from=str(path), custom_hooks=HOOKS).train()
+
+
+def test_load_from_with_as_many_classes_of_other_names_is_announced(tmp_path, monkeypatch):
+    """A class went and another came: names move by a row, and every weight still fits."""
+    monkeypatch.setattr(TinyData, 'metainfo', dict(classes=('bee', 'cat', 'dog')), raising=False)
+    tiny_runner(tmp_path / 'a', epochs=1, custom_hooks=HOOKS).train()
+    weights = str(tmp_path / 'a' / 'epoch_1.pth')
+
+    def messages_with(classes):
+        monkeypatch.setattr(TinyData, 'metainfo', dict(classes=classes))
+        runner = tiny_runner(tmp_path / 'b', epochs=1, load_from=weights, custom_hooks=HOOKS)
+        return [message for message in messages_of(monkeypatch, runner) if 'label i' in message]
+
+    assert messages_with(('bee', 'cat', 'dog')) == messages_with(('bee', 'cat')) == []
+    (message,) = messages_with(('ant', 'bee', 'cat'))
+    assert "('bee', 'cat', 'dog'), the data to train on has ('ant', 'bee', 'cat')" in message and '--classes' in message
 
 
 def test_another_schedule_than_the_checkpoints_is_announced(tmp_path, monkeypatch):
