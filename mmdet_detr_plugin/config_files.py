@@ -104,6 +104,19 @@ def innermost_dataset(dataloader: dict) -> dict:
     return nested_datasets(dataloader)[-1]
 
 
+def dataset_chains(dataloader: dict) -> list[list[dict]]:
+    """Of each data set that reads images, the configs from the outermost wrapper to its own.
+
+    There are several chains where a ``ConcatDataset`` joins data sets, and one of an empty config where there is no data set.
+    """
+
+    def chains(dataset: dict) -> list[list[dict]]:
+        parts = dataset.get('datasets') or [dataset.get('dataset')]
+        return [[dataset, *chain] for part in parts if isinstance(part, dict) for chain in chains(part)] or [[dataset]]
+
+    return chains(dataloader.get('dataset') or {})
+
+
 def annotation_file(dataloader: dict) -> Path:
     """The COCO JSON that a loader reads."""
     dataset = innermost_dataset(dataloader)

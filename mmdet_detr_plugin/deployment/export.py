@@ -11,6 +11,7 @@ from torch import nn
 
 from .. import __version__
 from ..files import write_atomically
+from ..prediction.pipeline import inference_steps, step_kind
 from .description import Description
 from .exportable import export_program
 
@@ -102,9 +103,10 @@ def describe(cfg: Config, detector: nn.Module, half: bool = False) -> Descriptio
     """What the file will say about itself.
 
     Raises:
-        ValueError: when the config's test pipeline or pre-processor does more than loading, resizing, normalising and padding.
+        ValueError: when the config has no one test pipeline that starts with loading an image, or this or the pre-processor does more than
+            loading, resizing, normalising and padding.
     """
-    pipeline = cfg.get('test_dataloader', {}).get('dataset', {}).get('pipeline') or []
+    resize = _resize(inference_steps(cfg))
     classes = list(detector.dataset_meta.get('classes') or ())
     num_classes = detector.bbox_head.num_classes
     if len(classes) != num_classes:
@@ -115,7 +117,7 @@ def describe(cfg: Config, detector: nn.Module, half: bool = False) -> Descriptio
     most = getattr(detector, 'max_per_img', None) or detector.bbox_head.max_per_img or detector.neck.query_embed.num_embeddings
     return Description(
         classes=classes,
-        preprocess=dict(resize=_resize(pipeline), **_normalisation(detector.data_preprocessor)),
+        preprocess=dict(resize=resize, **_normalisation(detector.data_preprocessor)),
         max_per_img=most,
         precision='fp16' if half else 'fp32',
         origin=dict(model=type(detector).__name__, config=Path(cfg.filename or '').name, plugin_version=__version__),
@@ -123,10 +125,10 @@ def describe(cfg: Config, detector: nn.Module, half: bool = False) -> Descriptio
     )
 
 
-def _resize(pipeline: Sequence[dict]) -> dict | None:
+def _resize(steps: Sequence[dict]) -> dict | None:
     resize = None
-    for step in pipeline:
-        kind = str(step['type']).rpartition('.')[2]
+    for step in steps:
+        kind = step_kind(step)
         settings = {key: value for key, value in step.items() if key != 'type'}
         if kind == 'Resize' and resize is None and set(settings) <= {'scale', 'keep_ratio'} and 'scale' in settings:
             scale = settings['scale']
@@ -134,7 +136,7 @@ def _resize(pipeline: Sequence[dict]) -> dict | None:
             resize = dict(scale=scale, keep_ratio=bool(settings.get('keep_ratio', False)))
         elif kind == 'LoadImageFromFile' and set(settings) <= {'backend_args'}:
             continue
-        elif kind not in ('LoadAnnotations', 'LoadPanopticAnnotations', 'PackDetInputs'):
+        elif kind != 'PackDetInputs':
             raise ValueError(
                 f'the test pipeline has the step {step}; an exported file knows LoadImageFromFile, one Resize with scale and keep_ratio, '
                 'and PackDetInputs. Move it out of the pipeline, or do it before and after the exported detector'

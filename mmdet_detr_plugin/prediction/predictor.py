@@ -14,7 +14,9 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
+from ..config_files import dataset_chains
 from .inputs import Frame
+from .pipeline import steps_from_pixels
 from .trained_model import load_model
 
 
@@ -29,14 +31,14 @@ class Predictor:
 
     Raises:
         FileNotFoundError: when there is no such checkpoint.
-        ValueError: when the config has no test pipeline that starts with loading an image, the checkpoint is not of this model, or nothing
-            names all of its classes.
+        ValueError: when the config has no one test pipeline that starts with loading an image, the checkpoint is not of this model, or
+            nothing names all of its classes.
     """
 
     def __init__(self, cfg: Config, checkpoint: Path, device: str = 'cpu', batch_size: int = 1) -> None:
         if batch_size < 1:
             raise ValueError(f'the batch size must be at least 1, got {batch_size}')
-        self.pipeline = Compose(_array_pipeline(cfg))
+        self.pipeline = Compose(steps_from_pixels(cfg))
         self.batch_size = batch_size
         self.model = load_model(cfg, checkpoint, device)
         num_classes, self.num_things_classes = _class_counts(self.model)
@@ -107,7 +109,8 @@ def _class_counts(model: nn.Module) -> tuple[int | None, int | None]:
 
 def _class_names(cfg: Config, model: nn.Module, count: int | None) -> tuple[str, ...]:
     """Those of the checkpoint, of the config, of the config's type of data set, or COCO's; as many as the model has classes."""
-    data_type = DATASETS.get(cfg.get('test_dataloader', {}).get('dataset', {}).get('type') or 'none')
+    dataset = dataset_chains(cfg.get('test_dataloader') or {})[0][-1]
+    data_type = DATASETS.get(dataset.get('type') or 'none')
     classes = tuple(model.dataset_meta.get('classes') or getattr(data_type, 'METAINFO', {}).get('classes') or get_classes('coco'))
     if count not in (None, len(classes)):
         raise ValueError(
@@ -115,20 +118,3 @@ def _class_names(cfg: Config, model: nn.Module, count: int | None) -> tuple[str,
             'Name them in test_dataloader.dataset.metainfo of the config'
         )
     return classes
-
-
-def _array_pipeline(cfg: Config) -> list[dict]:
-    """The test pipeline, starting from pixels and without annotations."""
-    pipeline = copy.deepcopy(cfg.get('test_dataloader', {}).get('dataset', {}).get('pipeline') or [])
-    if not pipeline or not str(pipeline[0].get('type')).endswith('LoadImageFromFile'):
-        raise ValueError(
-            f'test_dataloader.dataset.pipeline must start with LoadImageFromFile, got {[step.get("type") for step in pipeline]}'
-        )
-    pipeline[0] = dict(type='mmdet.LoadImageFromNDArray')
-    kept = [step for step in pipeline if not str(step['type']).endswith(('LoadAnnotations', 'LoadPanopticAnnotations'))]
-    for step in kept:
-        if '.' not in str(step['type']):
-            step['type'] = f'mmdet.{step["type"]}'
-        if step['type'].endswith('PackDetInputs') and 'meta_keys' in step:
-            step['meta_keys'] = tuple(key for key in step['meta_keys'] if key != 'img_path')
-    return kept

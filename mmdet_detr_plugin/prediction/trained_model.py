@@ -12,6 +12,7 @@ from torch import nn
 
 from ..checkpoints import mmengine_loading  # noqa: F401  files cannot run code
 from ..checkpoints.reading import check_readable, classes_in
+from ..config_files import dataset_chains
 
 
 def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
@@ -43,6 +44,6 @@ def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
         if classes := classes_in(content, Path(checkpoint)):
             stored = content['meta'].get('dataset_meta')
             meta = {**(stored if isinstance(stored, dict) else {}), 'classes': classes}
-    stated = cfg.get('test_dataloader', {}).get('dataset', {}).get('metainfo') or {}
+    stated = dataset_chains(cfg.get('test_dataloader') or {})[0][-1].get('metainfo') or {}
     model.dataset_meta = {**stated, **{key.lower(): value for key, value in meta.items() if value is not None}}
     return model.to(device).eval()

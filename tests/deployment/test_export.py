@@ -20,7 +20,7 @@ from mmdet_detr_plugin.prediction.trained_model import load_model
 
 from ..builders import build, detr_config, make_batch
 from ..conftest import ROOT
-from .conftest import CLASSES, DETECTORS, random_detector
+from .conftest import CLASSES, DETECTORS, random_detector, write_config
 
 NAME = 'post-norm R18 with reference points'
 
@@ -141,6 +141,25 @@ def test_other_pipelines_are_refused(change, message, export):
     cfg.test_dataloader.dataset.pipeline.insert(2, change)
     with pytest.raises(ValueError, match=message):
         describe(cfg, exported.detector)
+
+
+def test_pipeline_is_that_of_the_data_sets_inside_their_wrappers(tmp_path):
+    cfg, detector = write_config(DETECTORS[NAME], tmp_path / 'config.py'), random_detector(DETECTORS[NAME])
+    dataset = cfg.test_dataloader.dataset
+    wanted = describe(cfg, detector).preprocess
+    seeded = dict(type='SeededDataset', dataset=dataset)
+    for wrapped in (seeded, dict(type='ConcatDataset', datasets=[dataset, seeded])):
+        cfg.test_dataloader = dict(dataset=wrapped)
+        assert describe(cfg, detector).preprocess == wanted and wanted['resize'] is not None
+    other = copy.deepcopy(dataset)
+    other.pipeline[1].scale = (10, 20)
+    cfg.test_dataloader = dict(dataset=dict(type='ConcatDataset', datasets=[dataset, other]))
+    with pytest.raises(ValueError, match='the 2 test data sets have different pipelines; expected one for all'):
+        describe(cfg, detector)
+    for loader in (None, dict(dataset=dict(type='CocoDataset')), dict(dataset=dict(pipeline=dataset.pipeline[1:]))):
+        cfg.test_dataloader = loader
+        with pytest.raises(ValueError, match='test_dataloader.dataset.pipeline must start with LoadImageFromFile, got'):
+            describe(cfg, detector)
 
 
 def test_other_detectors_are_refused(export, tmp_path):

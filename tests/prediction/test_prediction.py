@@ -75,6 +75,19 @@ def test_batches_give_what_single_images_give(checkpoints, shapes_dir):
         torch.testing.assert_close(alone.pred_instances.scores, together.pred_instances.scores, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize('kind', ['SeededDataset', 'ConcatDataset'])
+def test_wrapped_test_data_give_the_same_predictions(kind, checkpoints, shapes_dir):
+    cfg = load(MODELS[0])
+    plain = Predictor(cfg, checkpoints[MODELS[0]])
+    dataset = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(type=kind, dataset=dataset) if kind == 'SeededDataset' else dict(type=kind, datasets=[dataset] * 2)
+    wrapped = Predictor(cfg, checkpoints[MODELS[0]])
+    assert wrapped.classes == plain.classes == ('circle', 'square', 'triangle', 'star')
+    file = sorted((shapes_dir / 'test').iterdir())[0]
+    ((_, expected),), ((_, found),) = plain([image_of(file)]), wrapped([image_of(file)])
+    torch.testing.assert_close(found.pred_instances.bboxes, expected.pred_instances.bboxes)
+
+
 ODD = {
     'grey.png': lambda pixels: cv2.imencode('.png', pixels[..., 0])[1],
     '16bit.png': lambda pixels: cv2.imencode('.png', pixels.astype(np.uint16) * 257)[1],

@@ -1,0 +1,57 @@
+"""The steps of a config's test pipeline, which every image takes to the network: read from a file, or given as pixels."""
+
+import copy
+
+from mmengine.config import Config
+
+from ..config_files import dataset_chains
+
+ANNOTATIONS = ('LoadAnnotations', 'LoadPanopticAnnotations')
+
+
+def step_kind(step: dict) -> str:
+    """The class of a step, without the scope or the module."""
+    kind = step.get('type')
+    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
+
+
+def inference_steps(cfg: Config) -> list[dict]:
+    """The steps from an image's file on, without those that load annotations, as a copy.
+
+    They are those of the data set inside whatever wraps it, then the wrappers' own.
+
+    Raises:
+        ValueError: when there is no test pipeline, it does not begin with loading an image, or several test data sets have different ones.
+    """
+    pipelines = [
+        [step for dataset in reversed(chain) for step in dataset.get('pipeline') or [] if not step_kind(step).endswith(ANNOTATIONS)]
+        for chain in dataset_chains(cfg.get('test_dataloader') or {})
+    ]
+    steps = pipelines[0]
+    if not steps or step_kind(steps[0]) != 'LoadImageFromFile':
+        raise ValueError(
+            f'test_dataloader.dataset.pipeline must start with LoadImageFromFile, got {[step.get("type") for step in steps]}: what happens '
+            'to an image before the network sees it would be unknown; give the config the test pipeline that the model is evaluated with'
+        )
+    if any(other != steps for other in pipelines):
+        raise ValueError(
+            f'the {len(pipelines)} test data sets have different pipelines; expected one for all, because an image from elsewhere belongs '
+            'to none of them. Make them equal, or leave one data set in test_dataloader'
+        )
+    return copy.deepcopy(steps)
+
+
+def steps_from_pixels(cfg: Config) -> list[dict]:
+    """``inference_steps`` for images that are arrays already, under mmdet's scope.
+
+    Raises:
+        ValueError: see ``inference_steps``.
+    """
+    steps = inference_steps(cfg)
+    steps[0] = dict(type='mmdet.LoadImageFromNDArray')
+    for step in steps:
+        if isinstance(step['type'], str) and '.' not in step['type']:
+            step['type'] = f'mmdet.{step["type"]}'
+        if step_kind(step) == 'PackDetInputs' and 'meta_keys' in step:
+            step['meta_keys'] = tuple(key for key in step['meta_keys'] if key != 'img_path')
+    return steps
