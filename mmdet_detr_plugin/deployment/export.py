@@ -130,6 +130,8 @@ def _resize(steps: Sequence[dict]) -> dict | None:
     for step in steps:
         kind = step_kind(step)
         settings = {key: value for key, value in step.items() if key != 'type'}
+        if kind == 'Resize' and _keeps_size(settings):
+            continue
         if kind == 'Resize' and resize is None and set(settings) <= {'scale', 'keep_ratio'} and 'scale' in settings:
             scale = settings['scale']
             scale = [scale, scale] if isinstance(scale, int) else list(scale)
@@ -142,6 +144,13 @@ def _resize(steps: Sequence[dict]) -> dict | None:
                 'and PackDetInputs. Move it out of the pipeline, or do it before and after the exported detector'
             )
     return resize
+
+
+def _keeps_size(settings: dict) -> bool:
+    """Whether a Resize is there only to state the scale, 1, that predictions are divided by; mmcv ignores the factor beside a scale."""
+    factor = settings.get('scale_factor')
+    factors = factor if isinstance(factor, Sequence) else [factor]
+    return settings.get('scale') is None and all(value == 1 for value in factors)
 
 
 def _normalisation(preprocessor: nn.Module) -> dict:

@@ -5,13 +5,16 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Compose
 from mmengine.config import Config
 
+from mmdet_detr_plugin.config_files import config_names, read_config
 from mmdet_detr_plugin.deployment.check import check, images_to_compare
 from mmdet_detr_plugin.deployment.export import describe, export_onnx
 from mmdet_detr_plugin.deployment.exportable import ExportableDetector
@@ -159,6 +162,32 @@ def test_pipeline_is_that_of_the_data_sets_inside_their_wrappers(tmp_path):
     for loader in (None, dict(dataset=dict(type='CocoDataset')), dict(dataset=dict(pipeline=dataset.pipeline[1:]))):
         cfg.test_dataloader = loader
         with pytest.raises(ValueError, match='test_dataloader.dataset.pipeline must start with LoadImageFromFile, got'):
+            describe(cfg, detector)
+
+
+OWN = [name for name in config_names() if name.startswith(('shapes/', 'small/')) and 'fpn' not in name]  # those are no DETRs
+
+
+@pytest.mark.parametrize('name', OWN)
+def test_shipped_small_configs_can_be_described(name):
+    cfg = read_config(Path(name))
+    detector = load_model(cfg, None, 'cpu')
+    detector.dataset_meta.setdefault('classes', [str(label) for label in range(detector.bbox_head.num_classes)])  # as a checkpoint names
+    found = describe(cfg, detector)
+    assert found.preprocess['resize'] == (None if name.startswith('shapes/') else dict(scale=[320, 240], keep_ratio=True))
+
+
+@pytest.mark.parametrize('settings', [dict(scale_factor=1.0, keep_ratio=True), dict(scale_factor=(1.0, 1.0))])
+def test_resizing_by_one_is_none(settings, tmp_path):
+    step = dict(type='Resize', **settings)
+    pixels = np.random.default_rng(0).integers(0, 255, (31, 47, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(Compose([step])(dict(img=pixels))['img'], pixels)
+    cfg, detector = write_config(DETECTORS[NAME], tmp_path / 'config.py'), random_detector(DETECTORS[NAME])
+    cfg.test_dataloader.dataset.pipeline[1] = step
+    assert describe(cfg, detector).preprocess['resize'] is None
+    for other in (dict(scale_factor=0.5), dict(scale_factor=(1.0, 2.0)), dict(scale_factor=1.0, scale=(10, 20))):
+        cfg.test_dataloader.dataset.pipeline[1] = dict(type='Resize', **other)
+        with pytest.raises(ValueError, match='the test pipeline has the step .*scale_factor'):
             describe(cfg, detector)
 
 
