@@ -13,7 +13,7 @@ from .. import __version__
 from ..files import write_atomically
 from ..prediction.pipeline import inference_steps, step_kind
 from .description import Description
-from .exportable import export_program
+from .exportable import check_kind, export_program
 
 OPSET = 20
 CAN_EXPORT = hasattr(torch.compiler, 'is_exporting')  # torch 2.7 and later
@@ -103,9 +103,10 @@ def describe(cfg: Config, detector: nn.Module, half: bool = False) -> Descriptio
     """What the file will say about itself.
 
     Raises:
-        ValueError: when the config has no one test pipeline that starts with loading an image, or this or the pre-processor does more than
-            loading, resizing, normalising and padding.
+        ValueError: for a detector that cannot be exported, or when the config has no one test pipeline that starts with loading an image,
+            or this or the pre-processor does more than loading, resizing, normalising and padding.
     """
+    check_kind(detector)
     resize = _resize(inference_steps(cfg))
     classes = list(detector.dataset_meta.get('classes') or ())
     num_classes = detector.bbox_head.num_classes

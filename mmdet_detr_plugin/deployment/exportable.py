@@ -24,13 +24,7 @@ class ExportableDetector(nn.Module):
 
     def __init__(self, detector: nn.Module, half: bool = False) -> None:
         super().__init__()
-        if not isinstance(detector, SetDetector) or (isinstance(detector, DETR) and not isinstance(detector.bbox_head, DETRHead)):
-            head = getattr(detector, 'bbox_head', None)
-            raise ValueError(
-                f"only the plugin's DETR, with its own DETRHead, and LocalDETR can be exported, got {type(detector).__name__} with "
-                f"{type(head).__module__}.{type(head).__name__}. mmdet models: tools/convert_checkpoint.py turns mmdet's DETR into the "
-                "plugin's; others are exported by mmdeploy"
-            )
+        check_kind(detector)
         if detector.training:
             raise ValueError('the detector is in training mode; call detector.eval() first')
         detector = copy.deepcopy(detector)
@@ -48,6 +42,17 @@ class ExportableDetector(nn.Module):
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) float32 and heights and widths (B, 2) int64 -> what the detector's ``detect`` returns."""
         return self.detector.detect(images.half() if self.half_precision else images, sizes)
+
+
+def check_kind(detector: nn.Module) -> None:
+    """Raise a ValueError for what is neither the plugin's ``DETR``, with its own head, nor ``LocalDETR``."""
+    if not isinstance(detector, SetDetector) or (isinstance(detector, DETR) and not isinstance(detector.bbox_head, DETRHead)):
+        head = getattr(detector, 'bbox_head', None)
+        raise ValueError(
+            f"only the plugin's DETR, with its own DETRHead, and LocalDETR can be exported, got {type(detector).__name__} with "
+            f"{type(head).__module__}.{type(head).__name__}. mmdet models: tools/convert_checkpoint.py turns mmdet's DETR into the "
+            "plugin's; others are exported by mmdeploy"
+        )
 
 
 def _to_float32(_: nn.Module, inputs: tuple) -> tuple:

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -194,8 +195,10 @@ def test_resizing_by_one_is_none(settings, tmp_path):
 def test_other_detectors_are_refused(export, tmp_path):
     cfg = Config.fromfile(ROOT / 'configs/shapes/faster-rcnn_r18-half_fpn_1xb4-10e_shapes.py')
     faster_rcnn = load_model(cfg, None, 'cpu')
-    with pytest.raises(ValueError, match="only the plugin's DETR, with its own DETRHead, and LocalDETR can be exported, got FasterRCNN"):
-        ExportableDetector(faster_rcnn)
+    message = "only the plugin's DETR, with its own DETRHead, and LocalDETR can be exported, got FasterRCNN"
+    for refusing in (ExportableDetector, partial(describe, cfg)):  # the command line describes first
+        with pytest.raises(ValueError, match=message):
+            refusing(faster_rcnn)
     with pytest.raises(ValueError, match='training mode; call detector.eval'):
         ExportableDetector(build(detr_config()))
     detector = random_detector(DETECTORS[NAME])
