@@ -13,6 +13,7 @@ import onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])
 metadata = session.get_modelmeta().custom_metadata_map
 classes, settings = json.loads(metadata['classes']), json.loads(metadata['preprocess'])
+num_things = json.loads(metadata.get('panoptic', '{}')).get('num_things_classes', len(classes))  # labels from here on are stuff
 
 
 def prepare(image: np.ndarray) -> np.ndarray:
@@ -43,7 +44,7 @@ def detect(images: list[np.ndarray]) -> list[list[tuple[str, float, list[float]]
     for image, boxes, scores, labels in zip(images, *session.run(['boxes', 'scores', 'labels'], dict(images=batch, sizes=sizes))):
         boxes = boxes * np.float32([image.shape[1], image.shape[0]] * 2)
         best = np.argsort(-scores, kind='stable')[: int(metadata['max_per_img'])]
-        found.append([(classes[labels[i]], float(scores[i]), boxes[i].tolist()) for i in best])
+        found.append([(classes[labels[i]], float(scores[i]), boxes[i].tolist()) for i in best if labels[i] < num_things])
     return found
 
 

@@ -103,8 +103,7 @@ def check(
     """
     if list(predictor.classes) != list(detector.classes):
         raise ValueError(f'the checkpoint has the classes {list(predictor.classes)[:5]} ..., the file {list(detector.classes)[:5]} ...')
-    panoptic = detector.description.panoptic
-    with_boxes = detector.classes[: panoptic['num_things_classes']] if panoptic else detector.classes
+    with_boxes = detector.classes[: detector.description.num_things_classes]
     ids = [] if annotations is None else _category_ids(annotations, with_boxes)
     truth = None if annotations is None else read_annotations(annotations, ids)  # classes that the model lacks are not asked for
     found = Agreement()

@@ -7,7 +7,7 @@
 | ``preprocess`` | JSON: ``resize`` (``scale`` [long, short side], ``keep_ratio``) or null, ``mean`` and ``std`` in the order of the network's channels, ``channels`` (``RGB`` or ``BGR``), ``pad_value``, ``pad_size_divisor`` |
 | ``max_per_img`` | the most detections of an image |
 | ``precision`` | ``fp32`` or ``fp16``, of weights and products; inputs and outputs are float32 |
-| ``panoptic`` | models with masks alone; JSON: ``num_things_classes`` (labels below it are things), ``score_thr`` of segments, ``panoptic_on``, ``instance_on`` |
+| ``panoptic`` | models of things and stuff alone; JSON: ``num_things_classes`` (labels below it are things, the only ones that are detections), ``score_thr`` of segments, ``panoptic_on``, ``instance_on``; whether there are masks, the outputs tell |
 | ``model``, ``config``, ``plugin_version`` | where it comes from |
 """  # noqa: E501
 
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 FORMAT = 'mmdet_detr_plugin.onnx/1'
+DETECTIONS, OF_MASKS = ('boxes', 'scores', 'labels'), ('no_object', 'masks')  # outputs; the latter where there is a mask head
 LARGEST_SIDE = 32767  # more than OpenCV and JPEG handle
 
 
@@ -27,7 +28,7 @@ class Description:
     Attributes:
         preprocess: as in the table above.
         origin: ``model``, ``config`` and ``plugin_version``.
-        panoptic: None for a model without masks.
+        panoptic: as in the table; None for a model that does not tell things and stuff apart.
     """
 
     classes: list[str]
@@ -36,6 +37,11 @@ class Description:
     precision: str
     origin: dict[str, str]
     panoptic: dict | None = None
+
+    @property
+    def num_things_classes(self) -> int:
+        """Detections are of labels below this."""
+        return len(self.classes) if self.panoptic is None else self.panoptic['num_things_classes']
 
     def as_metadata(self) -> dict[str, str]:
         found = dict(format=FORMAT, classes=json.dumps(self.classes), preprocess=json.dumps(self.preprocess))

@@ -12,7 +12,7 @@ from torch import nn
 from .. import __version__
 from ..files import write_atomically
 from ..prediction.pipeline import inference_steps, step_kind
-from .description import Description
+from .description import DETECTIONS, OF_MASKS, Description
 from .exportable import check_kind, export_program
 
 OPSET = 20
@@ -36,7 +36,6 @@ MEANINGS = dict(
     masks='float32 logits, of the padded batch at a fourth of its size; mmdet_detr_plugin/deployment/segments.py makes segments of them',
 )
 PANOPTIC = ('num_things_classes', 'score_thr', 'panoptic_on', 'instance_on')
-DETECTIONS = ('boxes', 'scores', 'labels')
 
 
 def export_onnx(cfg: Config, detector: nn.Module, out: Path, half: bool = False, simplify: bool = False) -> Description:
@@ -60,7 +59,7 @@ def export_onnx(cfg: Config, detector: nn.Module, out: Path, half: bool = False,
     if not CAN_EXPORT:
         raise ImportError(f'ONNX export needs torch 2.7 or later, this is {torch.__version__}; export on another installation')
     description = describe(cfg, detector, half)
-    outputs = DETECTIONS if description.panoptic is None else (*DETECTIONS, 'no_object', 'masks')
+    outputs = DETECTIONS if getattr(detector, 'mask_head', None) is None else (*DETECTIONS, *OF_MASKS)
     program = _to_onnx(export_program(detector, half), outputs)
     if simplify:
         import onnxscript.optimizer
@@ -122,7 +121,7 @@ def describe(cfg: Config, detector: nn.Module, half: bool = False) -> Descriptio
         max_per_img=most,
         precision='fp16' if half else 'fp32',
         origin=dict(model=type(detector).__name__, config=Path(cfg.filename or '').name, plugin_version=__version__),
-        panoptic={key: getattr(detector, key) for key in PANOPTIC} if getattr(detector, 'mask_head', None) is not None else None,
+        panoptic={key: getattr(detector, key) for key in PANOPTIC} if hasattr(detector, 'num_things_classes') else None,
     )
 
 

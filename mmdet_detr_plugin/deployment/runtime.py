@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .description import Description
+from .description import DETECTIONS, OF_MASKS, Description
 from .preprocessing import check_pixels, collate, prepare, read_image
 from .segments import Sizes, instance_masks, panoptic_map
 
@@ -44,7 +44,7 @@ class Result:
     """What ``inference_detector`` returns for an image.
 
     Attributes:
-        pred_instances: the detections; of a model with masks, things alone.
+        pred_instances: the detections; of a model of things and stuff, things alone.
         ori_shape: height and width of the image as it is.
         img_shape: as the network saw it.
         img_path: its file; None for an array.
@@ -71,6 +71,7 @@ class OnnxDetector:
         classes: names by label.
         dataset_meta: the same under mmdet's name.
         description: all that the file says about itself.
+        outputs: names of what ``forward`` returns.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -105,6 +106,8 @@ class OnnxDetector:
         except Exception as error:  # onnxruntime's own exceptions have no common base
             raise ValueError(f'{file} is no ONNX file that onnxruntime can load: {error}') from error
         self.description = Description.from_metadata(self.session.get_modelmeta().custom_metadata_map, str(file))
+        given = {output.name for output in self.session.get_outputs()}
+        self.outputs = [*DETECTIONS, *(name for name in OF_MASKS if name in given)]
         self.classes = self.description.classes
         self.dataset_meta = dict(classes=tuple(self.classes))
 
@@ -119,8 +122,7 @@ class OnnxDetector:
             ``boxes`` (B, N, 4), xyxy as fractions of each image's sides, ``scores`` (B, N) and ``labels`` (B, N). DETR's are in the order
             of its queries, LocalDETR's best first. With masks also ``no_object`` (B, N) and ``masks`` (B, N, H/4, W/4).
         """
-        names = ['boxes', 'scores', 'labels'] + (['no_object', 'masks'] if self.description.panoptic else [])
-        return tuple(self.session.run(names, dict(images=images, sizes=sizes)))
+        return tuple(self.session.run(self.outputs, dict(images=images, sizes=sizes)))
 
     def detect(self, pixels: Sequence[np.ndarray]) -> list[Result]:
         """Detections of images (H, W, 3), BGR, uint8, in one batch."""
@@ -130,6 +132,7 @@ class OnnxDetector:
         results = []
         for image, small, boxes, scores, labels, *of_masks in zip(pixels, prepared, *outputs, strict=True):
             best = np.argsort(-scores, kind='stable')[: self.description.max_per_img]
+            best = best[labels[best] < self.description.num_things_classes]  # stuff takes places of max_per_img, as in PyTorch
             height, width = image.shape[:2]
             found = Detections(boxes[best] * np.array([width, height] * 2, dtype=np.float32), scores[best], labels[best])
             result = Result(found, (height, width), small.shape[1:])
@@ -149,10 +152,8 @@ class OnnxDetector:
         sizes: Sizes,
     ) -> None:
         settings = self.description.panoptic
-        is_thing = labels[best] < settings['num_things_classes']
-        result.pred_instances = result.pred_instances[is_thing]
         if settings['instance_on']:
-            result.pred_instances.masks = instance_masks(masks[best[is_thing]], sizes)
+            result.pred_instances.masks = instance_masks(masks[best], sizes)
         if settings['panoptic_on']:
             is_sure = (scores > settings['score_thr']) & (scores > no_object)
             result.pred_panoptic_seg = panoptic_map(

@@ -83,6 +83,7 @@ DETECTORS = {
     'panoptic R18': panoptic_config(
         backbone=NARROW, neck=dict(in_channels=128, **SMALL), mask_head=dict(in_channels=(16, 32, 64)), test_cfg=dict(score_thr=0.2)
     ),
+    'panoptic boxes': panoptic_config(backbone=NARROW, neck=dict(in_channels=128, **SMALL), mask_head=None),
     'panoptic LocalDETR': panoptic_local_config(num_decoder_layers=1, num_dense_levels=3) | dict(test_cfg=dict(score_thr=0.2)),
 }
 
@@ -104,10 +105,13 @@ def random_detector(config: dict) -> nn.Module:
     for name, parameter in detector.named_parameters():
         if 'query_embed' in name or 'fc_cls' in name or 'conv_cls' in name:
             nn.init.normal_(parameter, std=0.05 if 'conv_cls' in name else 0.5)  # no dense score so near 1 that it equals another
-    if 'num_things_classes' in config:
-        randomize_masks(detector)
     detector.dataset_meta = dict(classes=CLASSES)
-    return detector.eval()
+    detector.eval()
+    if config.get('mask_head'):
+        randomize_masks(detector)
+    elif 'num_things_classes' in config:
+        mix_things_and_stuff(detector)
+    return detector
 
 
 def randomize_masks(detector: nn.Module) -> None:
@@ -125,6 +129,18 @@ def randomize_masks(detector: nn.Module) -> None:
         if parameter.dim() == 2:
             nn.init.normal_(parameter, std=0.3)  # queries look at different places
     convs.convs[0].weight.data[:, dims:] *= 100
+
+
+@torch.no_grad()
+def mix_things_and_stuff(detector: DETR) -> None:
+    """Queries are sure of different classes, the same ones in most images."""
+    for name, parameter in detector.neck.named_parameters():
+        if parameter.dim() == 2:
+            nn.init.normal_(parameter, std=2 if 'query_embed' in name else 0.3)
+    classifier = detector.bbox_head.fc_cls
+    nn.init.normal_(classifier.weight, std=20)
+    logits, _ = detector(torch.randn(1, 3, 96, 96), mode='tensor')  # (L, 1, Q, K + 1)
+    classifier.bias -= logits[-1, 0].mean(0)
 
 
 def write_config(model: dict, path: Path) -> Config:

@@ -16,6 +16,7 @@ from mmdet_detr_plugin.deployment import inference_detector, init_detector
 from mmdet_detr_plugin.deployment.preprocessing import collate, prepare, read_image, resized_shape
 
 from ..conftest import ROOT
+from ..models.panoptic.builders import THINGS
 from .conftest import CLASSES, PIPELINE
 
 NAME = 'post-norm R18 with reference points'
@@ -194,6 +195,35 @@ print(len(result.pred_instances), float(result.pred_instances.scores[0]))
     count, score = done.stdout.split()
     expected = inference_detector(export(NAME).onnx, folder / 'photo.jpg').pred_instances
     assert int(count) == 10 and float(score) == pytest.approx(float(expected.scores[0]), abs=1e-6)
+
+
+def without_panoptic(file, out) -> None:
+    """As files of models without masks were before they told things and stuff apart."""
+    import onnx
+
+    model = onnx.load(file)
+    kept = [entry for entry in model.metadata_props if entry.key != 'panoptic']
+    assert len(kept) == len(model.metadata_props) - 1
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    onnx.save(model, out)
+
+
+def test_stuff_is_no_detection_without_masks_either(folder, export, tmp_path):
+    exported = export('panoptic boxes')
+    exported.detector.cfg = exported.cfg
+    expected = mmdet_inference(exported.detector, str(folder / 'photo.jpg')).pred_instances
+    result = inference_detector(exported.onnx, folder / 'photo.jpg')
+    found = result.pred_instances
+    assert found.labels.tolist() == expected.labels.tolist() and 0 < len(found) < 10 and max(found.labels) < THINGS
+    np.testing.assert_allclose(found.bboxes, expected.bboxes.numpy(), atol=1e-2)
+    assert found.masks is None and result.pred_panoptic_seg is None
+    done = subprocess.run([sys.executable, ROOT / 'tools/run_onnx.py', exported.file, folder / 'photo.jpg'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    wanted = found[found.scores >= 0.5]
+    assert [row.split()[0] for row in done.stdout.splitlines()] == [CLASSES[label] for label in wanted.labels] != []
+    without_panoptic(exported.file, tmp_path / 'before.onnx')
+    assert len(inference_detector(init_detector(tmp_path / 'before.onnx'), folder / 'photo.jpg').pred_instances) == 10
 
 
 def test_copyable_script_is_short_and_gives_the_same_detections(folder, export, tmp_path):
