@@ -29,8 +29,8 @@ def measure(models: Mapping[str, tuple[Config, Path | None]], num_images: int = 
         models: resolved config and checkpoint (None: random weights) of each.
 
     Returns:
-        ``parameters``, ``giga_multiply_adds`` (mean over images; see ``giga_multiply_adds`` for what is counted) and ``latency``:
-        ``p50_ms, p95_ms, fps`` (1000 / mean), ``rounds``, ``input`` (median height and width), ``device``.
+        ``parameters`` (without training aids), ``giga_multiply_adds`` (mean over images; see ``giga_multiply_adds`` for what is counted)
+        and ``latency``: ``p50_ms, p95_ms, fps`` (1000 / mean), ``rounds``, ``input`` (median height and width), ``device``.
     """
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     networks = {name: load_model(cfg, checkpoint, device) for name, (cfg, checkpoint) in models.items()}

@@ -9,6 +9,7 @@ from mmengine.runner import find_latest_checkpoint
 from mmengine.runner.base_loop import BaseLoop
 from torch import Tensor, nn
 
+from ..checkpoints.conversion import TRAINING_AIDS
 from ..checkpoints.reading import check_readable
 from ..registry import HOOKS
 
@@ -48,7 +49,7 @@ class CheckpointFitHook(Hook):
         is_training = isinstance(runner._train_loop, BaseLoop) and not runner._resume  # before that it is a config
         given, wanted = weights_in(checkpoint), weights_in(unwrapped(runner.model).state_dict())
         if not runner._resume and not is_training:  # not used in evaluation, and left out by tools/convert_checkpoint.py
-            given, wanted = ({k: v for k, v in weights.items() if not k.startswith('training_aids.')} for weights in (given, wanted))
+            given, wanted = ({k: v for k, v in weights.items() if not k.startswith(TRAINING_AIDS)} for weights in (given, wanted))
         missing = [name for name in wanted if name not in given]
         other = [name for name in wanted if name in given and given[name].shape != wanted[name].shape]
         extra = [name for name in given if name not in wanted]

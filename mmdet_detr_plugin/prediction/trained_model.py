@@ -11,13 +11,15 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from ..checkpoints import mmengine_loading  # noqa: F401  files cannot run code
+from ..checkpoints.conversion import TRAINING_AIDS
 from ..checkpoints.reading import check_readable, classes_in
 from ..config_files import dataset_chains
 
 
 def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
-    """The model in evaluation mode; with random weights where there is no checkpoint.
+    """The model in evaluation mode, without training aids; with random weights where there is no checkpoint.
 
+    Config and checkpoint may have training aids or not, as for ``CheckpointFitHook``: nothing here uses them.
     ``dataset_meta`` of the model holds the classes that the checkpoint names, or else the config.
 
     Raises:
@@ -26,6 +28,7 @@ def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model_cfg = copy.deepcopy(cfg.model)
+    model_cfg.pop('training_aids', None)
     if isinstance(model_cfg.get('backbone'), dict):
         model_cfg.backbone.init_cfg = None  # the checkpoint holds all weights
     try:
@@ -36,7 +39,9 @@ def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
     if checkpoint is not None:
         check_readable(Path(checkpoint))
         try:
+            hook = model.register_load_state_dict_pre_hook(_leave_out_training_aids)
             content = load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True)
+            hook.remove()
         except (RuntimeError, TypeError, AttributeError, KeyError) as error:  # also entries that are no tensors
             raise ValueError(
                 f'{checkpoint} does not fit the model of {cfg.filename}; expected one that was trained with it. {error}'
@@ -47,3 +52,8 @@ def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
     stated = dataset_chains(cfg.get('test_dataloader') or {})[0][-1].get('metainfo') or {}
     model.dataset_meta = {**stated, **{key.lower(): value for key, value in meta.items() if value is not None}}
     return model.to(device).eval()
+
+
+def _leave_out_training_aids(model: nn.Module, state: dict, *_) -> None:
+    for name in [name for name in state if name.startswith(TRAINING_AIDS)]:
+        del state[name]

@@ -1,5 +1,6 @@
 """Predictions are mmdet's own, whatever the input; odd and broken files are handled as documented and stop nothing."""
 
+import copy
 import csv
 import json
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 from mmdet.apis import inference_detector, init_detector
 from mmdet.datasets import CocoPanopticDataset
+from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.config import Config
 from PIL import Image
 
@@ -193,6 +195,26 @@ def test_wrong_checkpoint_and_pipeline_are_named(checkpoints, tmp_path):
     cfg.test_dataloader.dataset.pipeline = [dict(type='PackDetInputs')]
     with pytest.raises(ValueError, match=r"must start with LoadImageFromFile, got \['PackDetInputs'\]"):
         Predictor(cfg, checkpoints[MODELS[0]])
+
+
+def test_models_are_loaded_without_training_aids(tmp_path):
+    """Whether config and checkpoint have them or not; what else does not fit is refused as ever."""
+    aided = load('detr-aided_r18-half_1xb4-10e_shapes')
+    plain = copy.deepcopy(aided)
+    assert plain.model.pop('training_aids')
+    weights = {f'module.{name}': value for name, value in MMDET_MODELS.build(aided.model).state_dict().items()}
+    stripped = {name: value for name, value in weights.items() if not name.startswith('module.training_aids.')}
+    assert 0 < len(stripped) < len(weights)
+    for state in (weights, stripped):
+        torch.save(dict(state_dict=state), tmp_path / 'weights.pth')
+        for cfg in (aided, plain):
+            loaded = load_model(cfg, tmp_path / 'weights.pth', 'cpu').state_dict()
+            assert {f'module.{name}' for name in loaded} == set(stripped)
+            assert all(torch.equal(value, weights[f'module.{name}']) for name, value in loaded.items())
+    assert aided.model.training_aids  # the config is as it was
+    torch.save(dict(state_dict=weights | {'module.other.weight': torch.zeros(1)}), tmp_path / 'weights.pth')
+    with pytest.raises(ValueError, match=r'(?s)does not fit the model .*other\.weight'):
+        load_model(aided, tmp_path / 'weights.pth', 'cpu')
 
 
 def test_every_class_has_a_name_or_nothing_is_predicted(tmp_path):
