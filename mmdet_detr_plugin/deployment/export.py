@@ -126,8 +126,9 @@ def describe(cfg: Config, detector: nn.Module, half: bool = False) -> Descriptio
 
 
 def _resize(steps: Sequence[dict]) -> dict | None:
+    loading, *others = steps
     resize = None
-    for step in steps:
+    for step in others:
         kind = step_kind(step)
         settings = {key: value for key, value in step.items() if key != 'type'}
         if kind == 'Resize' and _keeps_size(settings):
@@ -136,13 +137,16 @@ def _resize(steps: Sequence[dict]) -> dict | None:
             scale = settings['scale']
             scale = [scale, scale] if isinstance(scale, int) else list(scale)
             resize = dict(scale=scale, keep_ratio=bool(settings.get('keep_ratio', False)))
-        elif kind == 'LoadImageFromFile' and set(settings) <= {'backend_args'}:
-            continue
         elif kind != 'PackDetInputs':
             raise ValueError(
                 f'the test pipeline has the step {step}; an exported file knows LoadImageFromFile, one Resize with scale and keep_ratio, '
                 'and PackDetInputs. Move it out of the pipeline, or do it before and after the exported detector'
             )
+    if resize is not None and loading.get('to_float32'):
+        raise ValueError(
+            f'the test pipeline has the step {loading}, and would resize in float32; an exported file resizes whole numbers, as '
+            'LoadImageFromFile gives them by default. Leave to_float32 out, and evaluate whether the model is as good'
+        )
     return resize
 
 

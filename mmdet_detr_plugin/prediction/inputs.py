@@ -83,7 +83,8 @@ def count_frames(path: Path) -> int:
 
 def _image_frame(path: Path) -> Frame:
     try:
-        # as mmdet's LoadImageFromFile: grey becomes three channels, 16 bits become 8, transparency is dropped, EXIF is followed
+        # as mmdet's LoadImageFromFile: grey becomes three channels, 16 bits become 8, transparency is dropped, EXIF is followed.
+        # Pipelines with another color_type or imdecode_backend are refused (pipeline.py).
         pixels = mmcv.imfrombytes(path.read_bytes(), flag='color', backend='cv2')
     except (OSError, cv2.error, ValueError) as error:
         return Frame(str(path), path, problem=f'cannot be read: {type(error).__name__}: {error}')

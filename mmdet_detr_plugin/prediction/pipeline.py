@@ -2,6 +2,8 @@
 
 import copy
 
+import cv2
+from mmcv.image import io as image_io
 from mmengine.config import Config
 
 from ..config_files import dataset_chains
@@ -21,7 +23,8 @@ def inference_steps(cfg: Config) -> list[dict]:
     They are those of the data set inside whatever wraps it, then the wrappers' own.
 
     Raises:
-        ValueError: when there is no test pipeline, it does not begin with loading an image, or several test data sets have different ones.
+        ValueError: when there is no test pipeline, it does not begin with loading an image in OpenCV's colours, or several test data sets
+            have different ones.
     """
     pipelines = [
         [step for dataset in reversed(chain) for step in dataset.get('pipeline') or [] if not step_kind(step).endswith(ANNOTATIONS)]
@@ -38,7 +41,19 @@ def inference_steps(cfg: Config) -> list[dict]:
             f'the {len(pipelines)} test data sets have different pipelines; expected one for all, because an image from elsewhere belongs '
             'to none of them. Make them equal, or leave one data set in test_dataloader'
         )
+    _check_loading(steps[0])
     return copy.deepcopy(steps)
+
+
+def _check_loading(step: dict) -> None:
+    """Images are read by ``read_frames`` and ``deployment.preprocessing.read_image``, as ``LoadImageFromFile`` does by default."""
+    color_type = step.get('color_type', 'color')
+    backend = step.get('imdecode_backend', 'cv2') or image_io.imread_backend  # None: mmcv's, which use_backend changes
+    if color_type not in ('color', cv2.IMREAD_COLOR) or backend != 'cv2':
+        raise ValueError(
+            f"images are read here with color_type='color' and imdecode_backend='cv2', and the test pipeline has {color_type!r} and "
+            f'{backend!r}, which can give other pixels; leave both out of its LoadImageFromFile, and evaluate whether the model is as good'
+        )
 
 
 def steps_from_pixels(cfg: Config) -> list[dict]:
@@ -48,7 +63,7 @@ def steps_from_pixels(cfg: Config) -> list[dict]:
         ValueError: see ``inference_steps``.
     """
     steps = inference_steps(cfg)
-    steps[0] = dict(type='mmdet.LoadImageFromNDArray')
+    steps[0]['type'] = 'mmdet.LoadImageFromNDArray'  # keeps to_float32, without which resizing rounds to whole numbers
     for step in steps:
         if isinstance(step['type'], str) and '.' not in step['type']:
             step['type'] = f'mmdet.{step["type"]}'

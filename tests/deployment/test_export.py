@@ -166,6 +166,21 @@ def test_pipeline_is_that_of_the_data_sets_inside_their_wrappers(tmp_path):
             describe(cfg, detector)
 
 
+def test_loading_in_float32_is_refused_where_resizing_would_differ(tmp_path):
+    cfg, detector = write_config(DETECTORS[NAME], tmp_path / 'config.py'), random_detector(DETECTORS[NAME])
+    steps = cfg.test_dataloader.dataset.pipeline
+    steps[0].update(color_type='color', imdecode_backend='cv2', to_float32=False)
+    assert describe(cfg, detector).preprocess['resize'] is not None
+    steps[0].to_float32 = True
+    with pytest.raises(ValueError, match='would resize in float32; an exported file resizes whole numbers'):
+        describe(cfg, detector)
+    del steps[1]
+    assert describe(cfg, detector).preprocess['resize'] is None
+    steps[0].imdecode_backend = 'pillow'
+    with pytest.raises(ValueError, match="imdecode_backend='cv2', and the test pipeline has 'color' and 'pillow'"):
+        describe(cfg, detector)
+
+
 OWN = [name for name in config_names() if name.startswith(('shapes/', 'small/')) and 'fpn' not in name]  # those are no DETRs
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Compose
 from mmdet.apis import inference_detector, init_detector
 from mmdet.datasets import CocoPanopticDataset
 from mmdet.registry import MODELS as MMDET_MODELS
@@ -18,6 +19,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmdet_detr_plugin.prediction.inputs import Frame, count_frames, find_inputs, read_frames
+from mmdet_detr_plugin.prediction.pipeline import inference_steps, steps_from_pixels
 from mmdet_detr_plugin.prediction.predictor import Predictor
 from mmdet_detr_plugin.prediction.trained_model import load_model
 from mmdet_detr_plugin.prediction.writers import PredictionWriter
@@ -88,6 +90,28 @@ def test_wrapped_test_data_give_the_same_predictions(kind, checkpoints, shapes_d
     file = sorted((shapes_dir / 'test').iterdir())[0]
     ((_, expected),), ((_, found),) = plain([image_of(file)]), wrapped([image_of(file)])
     torch.testing.assert_close(found.pred_instances.bboxes, expected.pred_instances.bboxes)
+
+
+@pytest.mark.parametrize('settings', [{}, dict(to_float32=True), dict(color_type='color', imdecode_backend=None, backend_args=None)])
+def test_pixels_are_those_that_the_pipeline_loads_itself(settings, pixels, tmp_path):
+    cv2.imwrite(str(tmp_path / 'image.png'), pixels)
+    cfg = load(MODELS[0])
+    cfg.test_dataloader.dataset.pipeline[0].update(settings)
+    cfg.test_dataloader.dataset.pipeline[2] = dict(type='Resize', scale=(97, 55), keep_ratio=True)  # which rounds pixels that are uint8
+    loading, *others = inference_steps(cfg)
+    from_file = Compose([loading, *(step | dict(type=f'mmdet.{step["type"]}') for step in others)])
+    expected = from_file(dict(img_path=str(tmp_path / 'image.png'), img_id=0))['inputs']
+    found = Compose(steps_from_pixels(cfg))(dict(img=image_of(tmp_path / 'image.png').pixels, img_id=0))['inputs']
+    assert found.dtype == expected.dtype == (torch.float32 if settings.get('to_float32') else torch.uint8)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(('name', 'value'), [('color_type', 'unchanged'), ('color_type', 'grayscale'), ('imdecode_backend', 'pillow')])
+def test_other_ways_to_read_images_are_refused(name, value, checkpoints):
+    cfg = load(MODELS[0])
+    cfg.test_dataloader.dataset.pipeline[0][name] = value
+    with pytest.raises(ValueError, match=f"with color_type='color' and imdecode_backend='cv2', and the test pipeline has .*'{value}'"):
+        Predictor(cfg, checkpoints[MODELS[0]])
 
 
 ODD = {
