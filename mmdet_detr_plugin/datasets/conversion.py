@@ -27,7 +27,7 @@ def with_splits(records: DatasetRecords, val_fraction: float = 0.2, seed: int = 
             validate it.
 
     Raises:
-        ValueError: when there are fewer than two images.
+        ValueError: when there are fewer than two images, or none to train on.
     """
     splits = Counter(image.split for image in records.images)
     rename = {}
@@ -43,7 +43,11 @@ def with_splits(records: DatasetRecords, val_fraction: float = 0.2, seed: int = 
             raise ValueError(f'training and validation both need images, there are {len(pool)}')
         division = dict(val_fraction=val_fraction, seed=seed)
         _divide(pool, val_fraction, seed, earlier or {})
-    return replace(records, images=[replace(image, split=image.split or 'train') for image in images], division=division)
+    images = [replace(image, split=image.split or 'train') for image in images]
+    if not any(image.split == 'train' for image in images):
+        counts = ', '.join(f'{split}: {count}' for split, count in splits.items())
+        raise ValueError(f'training and validation both need images, and the splits of the source leave none to train on ({counts})')
+    return replace(records, images=images, division=division)
 
 
 def _divide(pool: list[ImageRecord], val_fraction: float, seed: int, earlier: dict[str, str]) -> None:

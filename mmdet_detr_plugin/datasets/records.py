@@ -78,6 +78,23 @@ class DatasetRecords:
     def note(self, reason: str, where: object) -> None:
         self.notes.setdefault(reason, []).append(printable(where))
 
+    def check_some_used(self, used: int, listed: int, where: object) -> None:
+        """Refuse what lists images of which none could be used: another split would be divided, or evaluated on, in its place.
+
+        Args:
+            used: how many of them were added.
+            where: the file or folder that lists them.
+
+        Raises:
+            ValueError: when none was; the notes say why.
+        """
+        if listed and not used:
+            reasons = '; '.join(f'{reason}: {len(places)}, the last: {places[-1]}' for reason, places in self.notes.items())
+            raise ValueError(
+                f'{where}: none of its {listed} images could be used ({reasons}). Expected some, or another split would take their place; '
+                'unpack them, or take this split out of the data set'
+            )
+
     def class_counts(self, split: str | None = None) -> Counter:
         return Counter(box.class_name for image in self.images if split in (None, image.split) for box in image.boxes)
 

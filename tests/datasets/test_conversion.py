@@ -426,3 +426,62 @@ def test_every_head_of_a_cascade_gets_the_class_count(tmp_path):
     model = Config.fromfile(tmp_path / 'config.py').model
     assert [head.num_classes for head in model.roi_head.bbox_head] == [2, 2, 2]
     assert model.rpn_head.num_classes == 1  # objects against background, whatever the data
+
+
+def lost_coco(root):
+    make_coco(root)
+    content = json.loads((root / 'labels.json').read_text())
+    for split in ('train', 'val'):
+        images = [{**image, 'file_name': f'{split}_{image["file_name"]}'} for image in content['images']]
+        (root / f'instances_{split}.json').write_text(json.dumps({**content, 'images': images}))
+    make_images(root / 'images', [f'train_{name}' for name in OBJECTS])
+    (root / 'labels.json').unlink()
+    return 'instances_val.json', 'image file missing: 2'
+
+
+def lost_voc(root):
+    make_voc(root)
+    (root / 'ImageSets/Main').mkdir(parents=True)
+    (root / 'ImageSets/Main/train.txt').write_text('a\n')
+    (root / 'ImageSets/Main/val.txt').write_text('x\ny\n')
+    return 'val.txt', 'without an XML file: 2'
+
+
+def lost_voc_folders(root):
+    for split in ('train', 'val'):
+        make_voc(root / split)
+        for image in (root / split / 'JPEGImages').iterdir():
+            image.rename(root / split / 'Annotations' / image.name)
+    for image in (root / 'val/Annotations').glob('*.png'):
+        image.write_bytes(b'')
+    return 'val/Annotations', 'image not readable: 2'
+
+
+def lost_yolo(root):
+    make_yolo(root, 'names: [cat, dog]\ntrain: images\nval: val.txt\n')
+    (root / 'val.txt').write_text('images/x.png\nimages/y.png\n')
+    return 'val in .*data.yaml', 'image file missing: 2'
+
+
+@pytest.mark.parametrize('make', [lost_coco, lost_voc, lost_voc_folders, lost_yolo])
+def test_a_split_that_is_lost_is_not_replaced_by_another(tmp_path, make):
+    where, reason = make(tmp_path)
+    with pytest.raises(ValueError, match=f'{where}: none of its 2 images could be used .*{reason}'):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize('key', ['train', 'val'])
+def test_an_empty_folder_is_no_split(tmp_path, key):
+    make_yolo(tmp_path, 'names: [cat, dog]\n' + ''.join(f'{name}: {"empty" if name == key else "images"}\n' for name in ('train', 'val')))
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(ValueError, match=f"data.yaml names 'empty' for {key}, where there is no image"):
+        read_dataset(tmp_path)
+
+
+def test_validation_and_test_alone_leave_nothing_to_train_on(tmp_path):
+    make_voc(tmp_path)
+    (tmp_path / 'ImageSets/Main').mkdir(parents=True)
+    for name, split in (('a', 'val'), ('b', 'test')):
+        (tmp_path / f'ImageSets/Main/{split}.txt').write_text(name)
+    with pytest.raises(ValueError, match=r'leave none to train on \((val: 1, test: 1|test: 1, val: 1)\)'):
+        with_splits(read_dataset(tmp_path))

@@ -266,6 +266,12 @@ CONVERTED = [
         outcome=WORKS,
     ),
     row(
+        'convert: a split without its images',
+        lambda project: [project.image(number, 'test').unlink() for number in (1, 2)],
+        'test.json: none of its 2 images could be used (image file missing: 2, the last: 2.png)',
+        convert,
+    ),
+    row(
         'convert: a folder of nothing known',
         lambda project: [project.file(split).write_text(json.dumps({'a': 1})) for split in ('train', 'test')],
         'has no layout known here. Looked for: a YOLO data.yaml',

@@ -80,8 +80,11 @@ def read(source: Path, files: dict[Path, dict]) -> DatasetRecords:
         for image_id in sorted(set(by_image) - set(images), key=str):
             records.note('annotation of an image that is not listed', f'{path.name}: image_id {image_id}')
         split = split_of(path.stem) or split_of(path.parent.name) or split_of(path.parent.parent.name)
+        before = len(records.images)
         for image_id, image in images.items():
             _add(records, source, path, image, names, by_image.get(image_id, []), split, listed_in)
+        if by_image or split != 'test':  # a test set without ground truth is of no use anyway
+            records.check_some_used(len(records.images) - before, len(images), path)
     return records
 
 

@@ -60,9 +60,8 @@ def read(source: Path, files: dict[Path, dict]) -> DatasetRecords:
         before = len(records.images)
         for image in content['images']:
             _add(file, image, by_image.get(image['id']))
-        if by_image and len(records.images) == before:  # another split would be divided in its place
-            reasons = '; '.join(f'{reason}: {len(where)}, the last: {where[-1]}' for reason, where in records.notes.items())
-            raise ValueError(f'{path}: none of its {len(content["images"])} images could be used ({reasons})')
+        if by_image:
+            records.check_some_used(len(records.images) - before, len(content['images']), path)
     records.stuff = [name for name, is_thing in things.items() if not is_thing]
     # labels follow the order of classes, and panoptic models take the first ones for things
     records.classes = [name for name, is_thing in things.items() if is_thing] + records.stuff

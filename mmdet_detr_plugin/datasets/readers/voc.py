@@ -5,6 +5,8 @@ from pathlib import Path
 
 from ..records import IMAGE_SUFFIXES, Box, DatasetRecords, is_file, is_too_large, read_text, split_of
 
+SPLIT_OF_LIST = {'trainval': None, 'test': 'test', 'val': 'val', 'train': 'train'}
+
 
 def find(source: Path) -> list[Path]:
     """The XML files of the first place that has any."""
@@ -16,21 +18,39 @@ def find(source: Path) -> list[Path]:
 
 def read(source: Path, files: list[Path]) -> DatasetRecords:
     records = DatasetRecords('VOC', [])
-    listed: dict[str, str | None] = {}
-    for name, split in (('trainval', None), ('test', 'test'), ('val', 'val'), ('train', 'train')):
-        for path in source.glob(f'ImageSets/Main/{name}.txt'):
-            listed.update({line.split()[0]: split for line in read_text(path).splitlines() if line.split()})
+    lists = _lists(records, source, {path.stem for path in files})
+    listed = {name: SPLIT_OF_LIST[path.stem] for path, names in lists.items() for name in names}
+    used = set()
     for path in files:
         if listed and path.stem not in listed:
             records.note('not listed in ImageSets/Main (left out)', path)
             continue
+        split = listed[path.stem] if listed else _split_of_folder(source, path)
+        if split and not listed:
+            lists.setdefault(path.parent, []).append(path)
         root = _parse(records, path)
         if root is not None:
-            split = listed.get(path.stem) or (None if listed else _split_of_folder(source, path))
+            before = len(records.images)
             image_path = _image_path(source, path, root.findtext('filename') or '')
             records.add_image(image_path, _reader(records, root, path), split, _stated_size(root))
+            used |= {path, path.stem} if len(records.images) > before else set()
+    for place, names in lists.items():
+        records.check_some_used(len(used & set(names)), len(names), place)
     records.classes = sorted(records.class_counts())
     return records
+
+
+def _lists(records: DatasetRecords, source: Path, stems: set[str]) -> dict[Path, list[str]]:
+    """What each file in ImageSets/Main lists; where an image is in several, the last one counts."""
+    lists = {}
+    for name in SPLIT_OF_LIST:
+        for path in source.glob(f'ImageSets/Main/{name}.txt'):
+            names = [line.split()[0] for line in read_text(path).splitlines() if line.split()]
+            for missing in sorted(set(names) - stems):
+                records.note('listed in ImageSets/Main, without an XML file', f'{path.name}: {missing}')
+            if name != 'test' or stems & set(names):  # a test set without ground truth is of no use anyway
+                lists[path] = names
+    return lists
 
 
 def _split_of_folder(source: Path, path: Path) -> str | None:

@@ -33,7 +33,7 @@ def read(source: Path, description: Path) -> DatasetRecords:
     records = DatasetRecords('YOLO', list(dict.fromkeys(names[index] for index in sorted(names))))
     has_keypoints = 'kpt_shape' in content
     for key, split in (('train', 'train'), ('val', 'val'), ('valid', 'val'), ('test', 'test')):
-        entries = content.get(key) or []
+        entries, before, listed = content.get(key) or [], len(records.images), 0
         for entry in entries if isinstance(entries, list) else [entries]:
             if not isinstance(entry, str):
                 raise ValueError(f'{description} has {reprlib.repr(entry)} for {key}; expected a folder or a list of images')
@@ -43,8 +43,17 @@ def read(source: Path, description: Path) -> DatasetRecords:
                     raise ValueError(f'{description} names {entry!r} for {key}, which is neither a folder nor a list of images in {source}')
                 records.note('split that is not there', f'{key}: {entry}')
                 continue
+            if not paths:
+                records.note('folder or list without images', f'{key}: {entry}')
+            listed += len(paths)
             for path in paths:
                 records.add_image(path, _reader(records, source, path, names, has_keypoints), split)
+        if entries and not listed and split != 'test':
+            raise ValueError(
+                f'{description} names {reprlib.repr(entries)} for {key}, where there is no image. Expected some, or another split would '
+                'take their place; unpack them, or take the entry out'
+            )
+        records.check_some_used(len(records.images) - before, listed, f'{key} in {description}')
     return records
 
 
