@@ -160,6 +160,11 @@ def split_of(*names: str) -> str | None:
     return next((SPLIT_NAMES[part] for part in parts if part in SPLIT_NAMES), None)
 
 
+def folders_of(source: Path, path: Path) -> tuple[str, ...]:
+    """Names of the folders a file lies in, the innermost first; not the data set's own name, nor where it happens to lie."""
+    return path.relative_to(source).parts[-2::-1]
+
+
 def image_files(folder: Path) -> Iterator[Path]:
     """All images below a folder in a fixed order; links are followed, hidden folders are not entered."""
     seen = set()

@@ -485,3 +485,14 @@ def test_validation_and_test_alone_leave_nothing_to_train_on(tmp_path):
         (tmp_path / f'ImageSets/Main/{split}.txt').write_text(name)
     with pytest.raises(ValueError, match=r'leave none to train on \((val: 1, test: 1|test: 1, val: 1)\)'):
         with_splits(read_dataset(tmp_path))
+
+
+def test_the_place_of_a_data_set_is_no_split(tmp_path):
+    """Of its own folder and the one it lies in, whatever they are called."""
+    for folder in (tmp_path / 'test/mine', tmp_path / 'mine/test'):
+        make_coco(folder)
+        content = json.loads((folder / 'labels.json').read_text())
+        (folder / 'labels.json').write_text(json.dumps({**content, 'images': content['images'][:1]}))
+        (folder / 'val').mkdir()
+        (folder / 'val/labels.json').write_text(json.dumps({**content, 'images': content['images'][1:]}))
+        assert {image.path.name: image.split for image in read_dataset(folder).images} == {'a.png': None, 'b.png': 'val'}

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..records import SPLIT_NAMES, Box, DatasetRecords, is_file, leaves, read_text, split_of
+from ..records import SPLIT_NAMES, Box, DatasetRecords, folders_of, is_file, leaves, read_text, split_of
 
 OTHER_TASKS = ('person_keypoints', 'captions', 'panoptic', 'stuff', 'image_info')
 LARGEST = sys.float_info.max
@@ -79,7 +79,7 @@ def read(source: Path, files: dict[Path, dict]) -> DatasetRecords:
                 records.classes.append(name)
         for image_id in sorted(set(by_image) - set(images), key=str):
             records.note('annotation of an image that is not listed', f'{path.name}: image_id {image_id}')
-        split = split_of(path.stem) or split_of(path.parent.name) or split_of(path.parent.parent.name)
+        split = split_of(path.stem, *folders_of(source, path))
         before = len(records.images)
         for image_id, image in images.items():
             _add(records, source, path, image, names, by_image.get(image_id, []), split, listed_in)

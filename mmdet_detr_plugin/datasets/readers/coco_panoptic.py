@@ -8,7 +8,7 @@ import numpy as np
 from pycocotools import mask as run_lengths
 from scipy.ndimage import find_objects
 
-from ..records import SPLIT_NAMES, Box, DatasetRecords, is_file, leaves, split_of
+from ..records import SPLIT_NAMES, Box, DatasetRecords, folders_of, is_file, leaves, split_of
 from .coco import coco_content, json_files, listed_image
 
 OTHER_TASKS = ('person_keypoints', 'captions', 'instances', 'stuff', 'image_info')
@@ -55,7 +55,7 @@ def read(source: Path, files: dict[Path, dict]) -> DatasetRecords:
         _add_classes(things, path, content['categories'])
         names = {category['id']: category['name'] for category in content['categories']}
         by_image = {annotation['image_id']: annotation for annotation in content['annotations']}
-        split = split_of(path.stem) or split_of(path.parent.name) or split_of(path.parent.parent.name)
+        split = split_of(path.stem, *folders_of(source, path))
         file = _File(records, source, path, split, names, things, listed_in)
         before = len(records.images)
         for image in content['images']:

@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from ..records import IMAGE_SUFFIXES, Box, DatasetRecords, is_file, is_too_large, read_text, split_of
+from ..records import IMAGE_SUFFIXES, Box, DatasetRecords, folders_of, is_file, is_too_large, read_text, split_of
 
 SPLIT_OF_LIST = {'trainval': None, 'test': 'test', 'val': 'val', 'train': 'train'}
 
@@ -25,7 +25,7 @@ def read(source: Path, files: list[Path]) -> DatasetRecords:
         if listed and path.stem not in listed:
             records.note('not listed in ImageSets/Main (left out)', path)
             continue
-        split = listed[path.stem] if listed else _split_of_folder(source, path)
+        split = listed[path.stem] if listed else split_of(*folders_of(source, path))
         if split and not listed:
             lists.setdefault(path.parent, []).append(path)
         root = _parse(records, path)
@@ -51,10 +51,6 @@ def _lists(records: DatasetRecords, source: Path, stems: set[str]) -> dict[Path,
             if name != 'test' or stems & set(names):  # a test set without ground truth is of no use anyway
                 lists[path] = names
     return lists
-
-
-def _split_of_folder(source: Path, path: Path) -> str | None:
-    return split_of(*path.relative_to(source).parts[:-1])
 
 
 def _parse(records: DatasetRecords, path: Path) -> ElementTree.Element | None:
