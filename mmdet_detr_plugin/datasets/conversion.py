@@ -20,15 +20,17 @@ def with_splits(records: DatasetRecords, val_fraction: float = 0.2, seed: int = 
     """The records with a split for every image: 'train' or 'val', and 'test' where the source has it.
 
     Images without a split, and a data set of one split only, are divided at random (by seed) when there are no validation images; a 'test'
-    split takes the place of a missing 'val'.
+    split takes the place of a missing 'val'. A 'test' split without an object, as the test sets of challenges have none, is left out and
+    noted: nothing can be evaluated on it.
 
     Args:
         earlier: ``earlier_splits``; images stay where an earlier division has put them, else what a model was trained on would come to
             validate it.
 
     Raises:
-        ValueError: when there are fewer than two images, or none to train on.
+        ValueError: when there are fewer than two images, none to train on, or no object to validate on in the source's 'val' split.
     """
+    records = _without_unlabelled_test(records)
     splits = Counter(image.split for image in records.images)
     rename = {}
     if len(splits) == 1:
@@ -48,6 +50,20 @@ def with_splits(records: DatasetRecords, val_fraction: float = 0.2, seed: int = 
         counts = ', '.join(f'{split}: {count}' for split, count in splits.items())
         raise ValueError(f'training and validation both need images, and the splits of the source leave none to train on ({counts})')
     return replace(records, images=images, division=division)
+
+
+def _without_unlabelled_test(records: DatasetRecords) -> DatasetRecords:
+    counts = Counter(image.split for image in records.images)
+    labelled = {image.split for image in records.images if any(not box.is_crowd for box in image.boxes)}
+    if counts['val'] and 'val' not in labelled:
+        raise ValueError(
+            f'training and validation both need objects, and the {counts["val"]} images of the val split have none (crowd regions and '
+            'difficult objects do not count). Expected its annotations; add them, or take this split out of the data set'
+        )
+    if not counts['test'] or 'test' in labelled:
+        return records
+    notes = {**records.notes, 'test split without an object (left out, as nothing can be evaluated on it)': [f'{counts["test"]} images']}
+    return replace(records, images=[image for image in records.images if image.split != 'test'], notes=notes)
 
 
 def _divide(pool: list[ImageRecord], val_fraction: float, seed: int, earlier: dict[str, str]) -> None:

@@ -496,3 +496,33 @@ def test_the_place_of_a_data_set_is_no_split(tmp_path):
         (folder / 'val').mkdir()
         (folder / 'val/labels.json').write_text(json.dumps({**content, 'images': content['images'][1:]}))
         assert {image.path.name: image.split for image in read_dataset(folder).images} == {'a.png': None, 'b.png': 'val'}
+
+
+@pytest.mark.parametrize('has_val', [False, True])
+def test_an_unlabelled_test_set_is_neither_validated_nor_tested_on(tmp_path, has_val):
+    make_coco(tmp_path)
+    content = json.loads((tmp_path / 'labels.json').read_text())
+    names = ['t1.png', 't2.png', 't3.png']
+    make_images(tmp_path / 'images', names)
+    images = [dict(id=i, file_name=name, width=SIZE[0], height=SIZE[1]) for i, name in enumerate(names)]
+    (tmp_path / 'test.json').write_text(json.dumps({**content, 'images': images, 'annotations': []}))
+    if has_val:
+        for index, split in enumerate(('train', 'val')):
+            (tmp_path / f'{split}.json').write_text(json.dumps({**content, 'images': content['images'][index : index + 1]}))
+        (tmp_path / 'labels.json').unlink()
+    source = read_dataset(tmp_path)
+    records = with_splits(source)
+    assert sorted(image.split for image in records.images) == ['train', 'val']
+    assert {image.path.name for image in records.images} == {'a.png', 'b.png'} and bool(records.division) != has_val
+    note = 'test split without an object (left out, as nothing can be evaluated on it)'
+    assert records.notes[note] == ['3 images'] and note not in source.notes and len(source.images) == 5
+
+
+def test_a_val_split_without_an_object_is_refused(tmp_path):
+    make_voc(tmp_path)
+    (tmp_path / 'ImageSets/Main').mkdir(parents=True)
+    for name, split in (('a', 'train'), ('b', 'val')):
+        (tmp_path / f'ImageSets/Main/{split}.txt').write_text(name)
+    (tmp_path / 'Annotations/b.xml').write_text('<annotation><filename>b.png</filename></annotation>')
+    with pytest.raises(ValueError, match='the 1 images of the val split have none .* add them, or take this split out'):
+        with_splits(read_dataset(tmp_path))

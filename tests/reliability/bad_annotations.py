@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from mmdet.registry import DATASETS
 
+from mmdet_detr_plugin.datasets.conversion import with_splits
 from mmdet_detr_plugin.datasets.readers import read_dataset
 from mmdet_detr_plugin.models.targets import collate_targets
 
@@ -86,7 +87,7 @@ def label_of_no_class(project: Project) -> None:
 
 
 def convert(project: Project) -> str:
-    notes = read_dataset(project.data).notes
+    notes = with_splits(read_dataset(project.data)).notes
     return '; '.join(f'{reason}: {where[0]}' for reason, where in notes.items())
 
 
@@ -269,6 +270,23 @@ CONVERTED = [
         'convert: a split without its images',
         lambda project: [project.image(number, 'test').unlink() for number in (1, 2)],
         'test.json: none of its 2 images could be used (image file missing: 2, the last: 2.png)',
+        convert,
+    ),
+    row(
+        'convert: a test split without an object',
+        edited(lambda c: c.update(annotations=[]), 'test'),
+        'test split without an object (left out, as nothing can be evaluated on it): 2 images',
+        convert,
+        outcome=WORKS,
+    ),
+    row(
+        'convert: a val split without an object',
+        lambda project: [
+            project.file('test').rename(project.file('val')),
+            project.image(1, 'test').parent.rename(project.data / 'val'),
+            project.edit(lambda content: content.update(annotations=[]), 'val'),
+        ],
+        'training and validation both need objects, and the 2 images of the val split have none',
         convert,
     ),
     row(
