@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from mmdet.datasets.api_wrappers import COCO
 
+from .readers.coco import is_ignored
+
 LARGEST = 2**24  # pixels; beyond it float32 does not even hold whole numbers
 FIX = 'Correct the file, or convert the data set anew with tools/convert_dataset.py, which leaves out and reports what it cannot use.'
 
@@ -141,6 +143,11 @@ def odd_boxes(content: dict) -> Iterator[str]:
     ):
         if found:
             yield f'{len(found)} boxes {what}; the first: annotation {found[0]["id"]}, bbox {found[0]["bbox"]}'
+    if ignored := [annotation['id'] for annotation in content.get('annotations', []) if is_ignored(annotation)]:
+        yield (
+            f'{len(ignored)} annotations have "ignore" without iscrowd, the first: annotation {ignored[0]}. Trained as background '
+            'and evaluated as objects; convert the data set with tools/convert_dataset.py, which makes them regions to ignore'
+        )
 
 
 def is_number(value: object) -> bool:

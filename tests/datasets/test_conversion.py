@@ -526,3 +526,14 @@ def test_a_val_split_without_an_object_is_refused(tmp_path):
     (tmp_path / 'Annotations/b.xml').write_text('<annotation><filename>b.png</filename></annotation>')
     with pytest.raises(ValueError, match='the 1 images of the val split have none .* add them, or take this split out'):
         with_splits(read_dataset(tmp_path))
+
+
+def test_annotations_to_ignore_become_regions_to_ignore(tmp_path):
+    make_coco(tmp_path / 'src')
+    content = json.loads((tmp_path / 'src/labels.json').read_text())
+    for annotation, flags in zip(content['annotations'], (dict(ignore=1), dict(ignore=0), dict(ignore=1, iscrowd=1)), strict=True):
+        annotation.update(flags)
+    (tmp_path / 'src/labels.json').write_text(json.dumps(content))
+    records = read_dataset(tmp_path / 'src')
+    assert [box.is_crowd for image in records.images for box in image.boxes] == [True, False, True]
+    assert records.notes == {'annotation with "ignore" (kept as a region to ignore, as a crowd is)': ['labels.json: annotation 0']}

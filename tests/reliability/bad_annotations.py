@@ -188,6 +188,12 @@ OBJECTS = [
         'test.json: annotation 4 has no iscrowd, which evaluation needs; expected 0, or 1 for a crowd',
         lambda project: load(project, 'test'),
     ),
+    row(
+        '"ignore" without iscrowd',
+        change('annotations', ignore=1),
+        'train.json: 1 annotations have "ignore" without iscrowd, the first: annotation 4. Trained as background and evaluated as objects',
+        outcome=ANNOUNCED,
+    ),
     of_annotation('an image_id that is not listed', "image_id 99, which is not among the file's 2 images (1, 2)", image_id=99),
     of_annotation(
         'a category_id that is not listed', "category_id 0, which is not among the file's 4 categories (1, 2, 3, 4)", category_id=0
@@ -242,6 +248,13 @@ CONVERTED = [
         'convert: an infinite bbox',
         raw_box('[0, 4, Infinity, 30]'),
         'annotation without a box of four numbers: train.json: annotation 4',
+        convert,
+        outcome=WORKS,
+    ),
+    row(
+        'convert: "ignore" without iscrowd',
+        change('annotations', ignore=1),
+        'annotation with "ignore" (kept as a region to ignore, as a crowd is): train.json: annotation 4',
         convert,
         outcome=WORKS,
     ),

@@ -160,8 +160,17 @@ def _boxes(records: DatasetRecords, path: Path, names: dict, annotations: list[d
             records.note('category_id is not among the categories', f'{where}: {annotation.get("category_id")}')
         else:
             area = area if area is not None and 0 < area < math.inf else None
-            boxes.append(Box(names[annotation['category_id']], *box, is_crowd=bool(annotation.get('iscrowd')), area=area))
+            is_crowd = bool(annotation.get('iscrowd'))
+            if is_ignored(annotation):
+                is_crowd = True
+                records.note('annotation with "ignore" (kept as a region to ignore, as a crowd is)', where)
+            boxes.append(Box(names[annotation['category_id']], *box, is_crowd=is_crowd, area=area))
     return boxes
+
+
+def is_ignored(annotation: dict) -> bool:
+    """Whether it is a region to ignore that is not marked as COCO does, with iscrowd."""
+    return bool(annotation.get('ignore')) and not annotation.get('iscrowd')
 
 
 def _floats(values: list) -> list[float | None]:
