@@ -537,3 +537,17 @@ def test_annotations_to_ignore_become_regions_to_ignore(tmp_path):
     records = read_dataset(tmp_path / 'src')
     assert [box.is_crowd for image in records.images for box in image.boxes] == [True, False, True]
     assert records.notes == {'annotation with "ignore" (kept as a region to ignore, as a crowd is)': ['labels.json: annotation 0']}
+
+
+@pytest.mark.parametrize(
+    'rest',
+    ['0.4 0.4 2 0.6 0.6 2', '0.9 17', '0.4 0.4 2 0.6 0.6 2 0.5 0.5 1', '3 4', 'nan 0.5', '-0.2 0.5'],
+    ids=['keypoints', 'track', 'odd', 'pixels', 'nan', 'outside'],
+)
+def test_long_lines_that_are_no_polygons_give_no_box(tmp_path, rest):
+    make_yolo(tmp_path)
+    (tmp_path / 'labels/a.txt').write_text(f'0 0.5 0.5 0.2 0.2 {rest}\n0 -0.01 0.1 0.5 0.1 1.02 0.6 0.5 0.7\n')
+    records = read_dataset(tmp_path)
+    assert [len(image.boxes) for image in records.images] == [1, 1]
+    (note,) = [reason for reason in records.notes if reason.startswith('line is not')]
+    assert 'kpt_shape' in note and len(records.notes[note]) == 1

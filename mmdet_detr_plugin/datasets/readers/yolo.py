@@ -8,6 +8,8 @@ import yaml
 from ..records import Box, DatasetRecords, image_files, is_file, is_too_large, read_text
 
 BAD_LINE = 'line is not "class cx cy w h"'
+BAD_LONG_LINE = BAD_LINE + ', nor a polygon of three points or more in fractions of the image (of keypoints? The yaml then needs kpt_shape)'
+FRACTIONS = (-0.05, 1.05)  # of the image; points of polygons are drawn a little beyond it
 
 
 def find(source: Path) -> Path | None:
@@ -153,7 +155,10 @@ def _parse(records, values: list[str], names: dict[int, str], has_keypoints: boo
         return records.note(BAD_LINE, f'{where}: {" ".join(values):.60}')
     if has_keypoints:
         numbers = numbers[:4]
-    if len(numbers) >= 6 and len(numbers) % 2 == 0:  # a polygon: its bounding box
+    if len(numbers) >= 6:  # a polygon: its bounding box
+        # numbers of keypoints (with visibility 2), or of a box with confidence and track, look the same but for their range
+        if len(numbers) % 2 or not all(FRACTIONS[0] <= value <= FRACTIONS[1] for value in numbers):
+            return records.note(BAD_LONG_LINE, f'{where}: {" ".join(values):.60}')
         xs, ys = numbers[0::2], numbers[1::2]
         numbers = [(min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2, max(xs) - min(xs), max(ys) - min(ys)]
     if len(numbers) not in (4, 5):  # a fifth is a confidence
