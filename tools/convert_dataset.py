@@ -31,6 +31,12 @@ def main() -> None:
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
     report(records)
+    if records.division:
+        drawn = sum(image.split == 'val' for image in records.images)
+        print(
+            f'\nno validation split was found: {drawn} of {len(records.images)} images were drawn at random for validation '
+            f'(--val-fraction {args.val_fraction:g} --seed {args.seed})'
+        )
     if records.division and (kept := sum(os.path.abspath(image.path) in earlier for image in records.images)):
         print(f'\n{kept} images stay in the split of the earlier conversion in {out}, {len(records.images) - kept} are new')
     print('\nwrote ' + ', '.join(map(str, files)))

@@ -10,9 +10,10 @@ from pathlib import Path
 from ..files import write_json
 from .readers import read_dataset
 from .readers.coco import CONVERTED
-from .records import Box, DatasetRecords, ImageRecord
+from .records import Box, DatasetRecords, ImageRecord, printable
 
 SPLITS = ('test', 'train', 'val')
+UNKNOWN_SPLIT = 'no file or folder name tells the split, as it does for other images (taken for training)'
 SEGMENTS = 'panoptic_'  # before the split, in the name of a file of segments
 
 
@@ -38,6 +39,7 @@ def with_splits(records: DatasetRecords, val_fraction: float = 0.2, seed: int = 
     elif not splits['val'] and splits['test']:
         rename = {'test': 'val'}
     images = [replace(image, split=rename.get(image.split, image.split)) for image in records.images]
+    unknown = [printable(image.path) for image in images if image.split is None] if len(splits) > 1 else []
     division = None
     if not any(image.split == 'val' for image in images):
         pool = sorted((image for image in images if image.split in (None, 'train')), key=lambda image: str(image.path))
@@ -49,7 +51,10 @@ def with_splits(records: DatasetRecords, val_fraction: float = 0.2, seed: int = 
     if not any(image.split == 'train' for image in images):
         counts = ', '.join(f'{split}: {count}' for split, count in splits.items())
         raise ValueError(f'training and validation both need images, and the splits of the source leave none to train on ({counts})')
-    return replace(records, images=images, division=division)
+    records = replace(records, images=images, division=division, notes=dict(records.notes))
+    if unknown:
+        records.notes[UNKNOWN_SPLIT] = unknown
+    return records
 
 
 def _without_unlabelled_test(records: DatasetRecords) -> DatasetRecords:

@@ -1,6 +1,7 @@
 """The one form that data sets of every layout are read into."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,9 @@ from PIL import Image
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 EXIF_ORIENTATION, EXIF_TURNED = 274, (5, 6, 7, 8)  # turned by 90 degrees: width and height change places
 LARGEST_FILE = 32 << 20  # bytes; a million boxes, which no image has
-SPLIT_NAMES = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test'}
+SPLIT_NAMES = {'train': 'train', 'training': 'train', 'test': 'test'} | dict.fromkeys(
+    ('val', 'valid', 'validation', 'dev', 'eval', 'evaluation'), 'val'
+)
 
 
 @dataclass
@@ -155,8 +158,9 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def split_of(*names: str) -> str | None:
-    """'train', 'val' or 'test' if a name says so: ``instances_train2017`` and ``valid`` do."""
-    parts = [part.rstrip('0123456789') for name in names for part in name.lower().replace('-', '_').split('_')]
+    """'train', 'val' or 'test' if a name says so: ``instances_train2017``, ``TestAnnotations``, ``valset`` and ``eval`` do."""
+    words = [word for name in names for word in re.split(r'[\W_]+|(?<=[a-z0-9])(?=[A-Z])', name)]
+    parts = [word.lower().strip('0123456789').removesuffix('set') for word in words]
     return next((SPLIT_NAMES[part] for part in parts if part in SPLIT_NAMES), None)
 
 

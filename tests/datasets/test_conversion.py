@@ -14,6 +14,7 @@ from PIL import Image
 from mmdet_detr_plugin.datasets.conversion import check_class_name, earlier_splits, with_splits, write_coco
 from mmdet_detr_plugin.datasets.data_configs import config_for_dataset
 from mmdet_detr_plugin.datasets.readers import read_dataset
+from mmdet_detr_plugin.datasets.records import split_of
 
 from ..conftest import ROOT
 
@@ -229,6 +230,7 @@ def test_command_line_reports_counts_and_fails_without_a_trace(tmp_path):
         check=True,
     )
     assert 'VOC data set with 2 classes' in done.stdout and 'nothing was left out or changed' in done.stdout
+    assert 'no validation split was found: 1 of 2 images were drawn at random' in done.stdout
     (tmp_path / 'empty').mkdir()
     failed = subprocess.run([sys.executable, ROOT / 'tools/convert_dataset.py', tmp_path / 'empty'], capture_output=True, text=True)
     assert failed.returncode == 1 and failed.stderr.startswith('error:') and 'Traceback' not in failed.stderr
@@ -551,3 +553,31 @@ def test_long_lines_that_are_no_polygons_give_no_box(tmp_path, rest):
     assert [len(image.boxes) for image in records.images] == [1, 1]
     (note,) = [reason for reason in records.notes if reason.startswith('line is not')]
     assert 'kpt_shape' in note and len(records.notes[note]) == 1
+
+
+@pytest.mark.parametrize(
+    'name, split',
+    [
+        *(('instances_train2017', 'train'), ('train.coco', 'train'), ('trainset', 'train'), ('TrainAnnotations', 'train')),
+        *(('my Train (1)', 'train'), ('VALID', 'val'), ('dev', 'val'), ('eval', 'val'), ('evaluation_set', 'val'), ('cocoVal2017', 'val')),
+        *(('test-dev2017', 'test'), ('testSet', 'test'), ('trainval', None), ('interval', None), ('contest', None), ('devkit', None)),
+        *(('pr\xe9train', None), ('dataset', None), ('', None)),
+    ],
+)
+def test_a_name_tells_the_split_by_a_whole_word(name, split):
+    assert split_of(name) == split
+
+
+@pytest.mark.parametrize('other, division', [('eval', False), ('train', True)])
+def test_images_without_a_split_among_others_with_one_are_noted(tmp_path, other, division):
+    for folder, image in (('mine', 'a'), (other, 'b')):
+        make_voc(tmp_path / folder)
+        for path in (tmp_path / folder / 'Annotations').iterdir():
+            path.rename(tmp_path / folder / path.name) if path.stem == image else path.unlink()
+        (tmp_path / folder / f'JPEGImages/{image}.png').rename(tmp_path / folder / f'{image}.png')
+        (tmp_path / folder / 'Annotations').rmdir()
+    records = with_splits(read_dataset(tmp_path))
+    assert list(records.notes.items()) == [
+        ('no file or folder name tells the split, as it does for other images (taken for training)', [str(tmp_path / 'mine/a.png')])
+    ]
+    assert {image.split for image in records.images} == {'train', 'val'} and bool(records.division) == division
