@@ -12,6 +12,7 @@ from PIL import Image
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 EXIF_ORIENTATION, EXIF_TURNED = 274, (5, 6, 7, 8)  # turned by 90 degrees: width and height change places
+LISTED_TWICE = 'image listed more than once (joined)'
 LARGEST_FILE = 32 << 20  # bytes; a million boxes, which no image has
 SPLIT_NAMES = {'train': 'train', 'training': 'train', 'test': 'test'} | dict.fromkeys(
     ('val', 'valid', 'validation', 'dev', 'eval', 'evaluation'), 'val'
@@ -73,6 +74,7 @@ class DatasetRecords:
     notes: dict[str, list[str]] = field(default_factory=dict)
     stuff: list[str] = field(default_factory=list)
     division: dict | None = None
+    _added: dict = field(default_factory=dict, init=False, repr=False, compare=False)  # by path and split
 
     @property
     def is_panoptic(self) -> bool:
@@ -104,7 +106,7 @@ class DatasetRecords:
     def add_image(
         self, path: Path, boxes_of, split: str | None, stated_size: tuple[int, int] | None = None, segment_map: Path | None = None
     ) -> None:
-        """Measure an image and add it, or note why it is left out.
+        """Measure an image and add it, or note why it is left out. What is new about one that its split has already joins the first.
 
         Args:
             boxes_of: called with (width, height); returns the boxes, not yet clipped, or None to leave the image out.
@@ -125,7 +127,15 @@ class DatasetRecords:
         if found is None:
             return None
         boxes = [kept for box in found if (kept := self._clipped(box, width, height, path))]
-        self.images.append(ImageRecord(path, width, height, boxes, split, segment_map))
+        record = ImageRecord(path, width, height, boxes, split, segment_map)
+        first = self._added.setdefault((os.path.abspath(path), split), record)
+        if first is record:
+            self.images.append(record)
+        elif segment_map:  # ids of two maps cannot be joined
+            self.note('image listed more than once (the first is kept)', path)
+        else:
+            self.note(LISTED_TWICE, path)
+            first.boxes += [box for box in boxes if box not in first.boxes]
 
     def _clipped(self, box: Box, width: int, height: int, path: Path) -> Box | None:
         """The part of a box inside its image, if at least one pixel is left."""

@@ -581,3 +581,28 @@ def test_images_without_a_split_among_others_with_one_are_noted(tmp_path, other,
         ('no file or folder name tells the split, as it does for other images (taken for training)', [str(tmp_path / 'mine/a.png')])
     ]
     assert {image.split for image in records.images} == {'train', 'val'} and bool(records.division) == division
+
+
+def test_an_image_under_two_ids_has_the_objects_of_both(tmp_path):
+    """As two images one would be validated on what the other was trained on, and each would lack the other's objects."""
+    make_coco(tmp_path)
+    content = json.loads((tmp_path / 'labels.json').read_text())
+    content['images'].append({**content['images'][0], 'id': 99, 'file_name': './a.png'})
+    content['annotations'] += [
+        {**content['annotations'][0], 'id': 98, 'image_id': 99},
+        {**content['annotations'][0], 'id': 99, 'image_id': 99, 'bbox': [1, 2, 3, 4]},
+    ]
+    (tmp_path / 'labels.json').write_text(json.dumps(content))
+    records = read_dataset(tmp_path)
+    assert {image.path.name: len(image.boxes) for image in records.images} == {'a.png': 3, 'b.png': 1} and len(records.images) == 2
+    assert records.notes == {'image listed more than once (joined)': [str(tmp_path / 'images/a.png')]}
+
+
+def test_repeated_lines_of_a_list_count_once(tmp_path):
+    make_yolo(tmp_path, 'names: [cat, dog]\ntrain: [train.txt, images]\nval: val\nvalid: val\n')
+    (tmp_path / 'train.txt').write_text('images/a.png\nimages/b.png\nimages/a.png\n')
+    make_images(tmp_path / 'val', ['c.png'])
+    (tmp_path / 'val/c.txt').write_text('0 0.5 0.5 0.5 0.5')
+    records = read_dataset(tmp_path)
+    assert sorted(image.path.name for image in records.images) == ['a.png', 'b.png', 'c.png'] and records.class_counts()['dog'] == 2
+    assert {reason: len(where) for reason, where in records.notes.items()} == {'image listed more than once (joined)': 4}

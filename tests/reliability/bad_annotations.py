@@ -280,6 +280,13 @@ CONVERTED = [
         outcome=WORKS,
     ),
     row(
+        'convert: an image under two ids',
+        edited(lambda c: c['images'][1].update(file_name='1.png')),
+        'image listed more than once (joined): 1.png',
+        convert,
+        outcome=WORKS,
+    ),
+    row(
         'convert: a split without its images',
         lambda project: [project.image(number, 'test').unlink() for number in (1, 2)],
         'test.json: none of its 2 images could be used (image file missing: 2, the last: 2.png)',

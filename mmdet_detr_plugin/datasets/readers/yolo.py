@@ -5,8 +5,9 @@ from pathlib import Path
 
 import yaml
 
-from ..records import Box, DatasetRecords, image_files, is_file, is_too_large, read_text
+from ..records import LISTED_TWICE, Box, DatasetRecords, image_files, is_file, is_too_large, read_text
 
+KEYS = {'train': ('train',), 'val': ('val', 'valid'), 'test': ('test',)}
 BAD_LINE = 'line is not "class cx cy w h"'
 BAD_LONG_LINE = BAD_LINE + ', nor a polygon of three points or more in fractions of the image (of keypoints? The yaml then needs kpt_shape)'
 FRACTIONS = (-0.05, 1.05)  # of the image; points of polygons are drawn a little beyond it
@@ -34,29 +35,43 @@ def read(source: Path, description: Path) -> DatasetRecords:
         raise ValueError(f'"path" in {description} must be a folder, got {reprlib.repr(content["path"])}')
     records = DatasetRecords('YOLO', list(dict.fromkeys(names[index] for index in sorted(names))))
     has_keypoints = 'kpt_shape' in content
-    for key, split in (('train', 'train'), ('val', 'val'), ('valid', 'val'), ('test', 'test')):
-        entries, before, listed = content.get(key) or [], len(records.images), 0
-        for entry in entries if isinstance(entries, list) else [entries]:
-            if not isinstance(entry, str):
-                raise ValueError(f'{description} has {reprlib.repr(entry)} for {key}; expected a folder or a list of images')
-            paths = _image_paths(source, content, entry, description)
-            if paths is None:
-                if split != 'test':
-                    raise ValueError(f'{description} names {entry!r} for {key}, which is neither a folder nor a list of images in {source}')
-                records.note('split that is not there', f'{key}: {entry}')
-                continue
-            if not paths:
-                records.note('folder or list without images', f'{key}: {entry}')
-            listed += len(paths)
-            for path in paths:
-                records.add_image(path, _reader(records, source, path, names, has_keypoints), split)
-        if entries and not listed and split != 'test':
+    for split, keys in KEYS.items():
+        entries = [(key, entry) for key in keys for entry in _as_list(content.get(key))]
+        paths = _listed(records, source, content, entries, split, description)
+        if entries and not paths and split != 'test':
             raise ValueError(
-                f'{description} names {reprlib.repr(entries)} for {key}, where there is no image. Expected some, or another split would '
-                'take their place; unpack them, or take the entry out'
+                f'{description} names {reprlib.repr(entries[0][1])} for {entries[0][0]}, where there is no image. Expected some, or '
+                'another split would take their place; unpack them, or take the entry out'
             )
-        records.check_some_used(len(records.images) - before, listed, f'{key} in {description}')
+        before = len(records.images)
+        for path in paths:
+            records.add_image(path, _reader(records, source, path, names, has_keypoints), split)
+        records.check_some_used(len(records.images) - before, len(paths), f'{split} in {description}')
     return records
+
+
+def _as_list(entries) -> list:
+    return entries if isinstance(entries, list) else [entries] if entries else []
+
+
+def _listed(
+    records: DatasetRecords, source: Path, content: dict, entries: list[tuple[str, str]], split: str, description: Path
+) -> list[Path]:
+    """Images of a split by the keys and entries of the yaml, each once."""
+    found: dict[Path, None] = {}
+    for key, entry in entries:
+        if not isinstance(entry, str):
+            raise ValueError(f'{description} has {reprlib.repr(entry)} for {key}; expected a folder or a list of images')
+        paths = _image_paths(source, content, entry, description)
+        if paths is None and split != 'test':
+            raise ValueError(f'{description} names {entry!r} for {key}, which is neither a folder nor a list of images in {source}')
+        if not paths:
+            records.note('split that is not there' if paths is None else 'folder or list without images', f'{key}: {entry}')
+        for path in paths or ():
+            if path in found:
+                records.note(LISTED_TWICE, path)
+            found[path] = None
+    return list(found)
 
 
 class _PlainLoader(yaml.SafeLoader):
