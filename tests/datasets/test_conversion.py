@@ -606,3 +606,39 @@ def test_repeated_lines_of_a_list_count_once(tmp_path):
     records = read_dataset(tmp_path)
     assert sorted(image.path.name for image in records.images) == ['a.png', 'b.png', 'c.png'] and records.class_counts()['dog'] == 2
     assert {reason: len(where) for reason, where in records.notes.items()} == {'image listed more than once (joined)': 4}
+
+
+@pytest.mark.parametrize('names', ['classes.txt', 'obj.names'])
+def test_yolo_without_a_yaml_keeps_the_splits_of_folders(tmp_path, names):
+    for split, image in (('train', 'a'), ('val', 'b')):
+        make_images(tmp_path / 'images' / split, [f'{image}.png'])
+        (tmp_path / 'labels' / split).mkdir(parents=True)
+        (tmp_path / 'labels' / split / f'{image}.txt').write_text('0 0.5 0.5 0.5 0.5')
+    (tmp_path / names).write_text('cat\ndog\n')
+    records = with_splits(read_dataset(tmp_path))
+    assert {image.path.name: image.split for image in records.images} == {'a.png': 'train', 'b.png': 'val'} and not records.division
+    (tmp_path / 'images/val/b.png').write_bytes(b'')
+    with pytest.raises(ValueError, match=f'val in .*{names}: none of its 1 images could be used'):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize('start', ['data/obj', 'obj', 'src/obj', './obj'])
+def test_lists_of_darknet_are_read(tmp_path, start):
+    source = tmp_path / 'src'
+    make_yolo(source)
+    (source / 'images').rename(source / 'obj')
+    (source / 'data.yaml').unlink()
+    make_images(source / 'obj', ['unlisted.png'])
+    (source / 'obj.names').write_text('cat\ndog\n')
+    (source / 'train.txt').write_text(f'{start}/b.png\n')
+    (source / 'valid.txt').write_text(f'{start}/a.png\n')
+    records = with_splits(read_dataset(source))
+    assert {image.path.name: image.split for image in records.images} == {'a.png': 'val', 'b.png': 'train'} and not records.notes
+
+
+def test_a_train_txt_beside_classes_txt_may_be_a_label_file(tmp_path):
+    make_images(tmp_path, ['train.png', 'other.png'])
+    for name in ('train.txt', 'other.txt'):
+        (tmp_path / name).write_text('0 0.5 0.5 0.5 0.5')
+    (tmp_path / 'classes.txt').write_text('cat')
+    assert read_dataset(tmp_path).class_counts() == {'cat': 2}

@@ -1,11 +1,11 @@
-"""YOLO: a data.yaml (or classes.txt) and one text file of ``class cx cy w h`` lines an image."""
+"""YOLO: a data.yaml (or classes.txt, obj.names) and one text file of ``class cx cy w h`` lines an image."""
 
 import reprlib
 from pathlib import Path
 
 import yaml
 
-from ..records import LISTED_TWICE, Box, DatasetRecords, image_files, is_file, is_too_large, read_text
+from ..records import LISTED_TWICE, Box, DatasetRecords, folders_of, image_files, is_file, is_too_large, read_text, split_of
 
 KEYS = {'train': ('train',), 'val': ('val', 'valid'), 'test': ('test',)}
 BAD_LINE = 'line is not "class cx cy w h"'
@@ -29,25 +29,43 @@ def read(source: Path, description: Path) -> DatasetRecords:
         content = _load(description)
         names = _names(content['names'], description)
     else:
-        content = {'train': '.'}
+        content = _lists_beside(source, description)
         names = {index: line.strip() for index, line in enumerate(read_text(description).splitlines()) if line.strip()}
     if not isinstance(content.get('path'), (str, type(None))):
         raise ValueError(f'"path" in {description} must be a folder, got {reprlib.repr(content["path"])}')
     records = DatasetRecords('YOLO', list(dict.fromkeys(names[index] for index in sorted(names))))
     has_keypoints = 'kpt_shape' in content
-    for split, keys in KEYS.items():
-        entries = [(key, entry) for key in keys for entry in _as_list(content.get(key))]
-        paths = _listed(records, source, content, entries, split, description)
-        if entries and not paths and split != 'test':
-            raise ValueError(
-                f'{description} names {reprlib.repr(entries[0][1])} for {entries[0][0]}, where there is no image. Expected some, or '
-                'another split would take their place; unpack them, or take the entry out'
-            )
+    for split, paths in _splits(records, source, content, description).items():
         before = len(records.images)
         for path in paths:
             records.add_image(path, _reader(records, source, path, names, has_keypoints), split)
-        records.check_some_used(len(records.images) - before, len(paths), f'{split} in {description}')
+        records.check_some_used(len(records.images) - before, len(paths), f'{split or "images"} in {description}')
     return records
+
+
+def _lists_beside(source: Path, description: Path) -> dict[str, str]:
+    """Darknet's lists of images; beside a classes.txt a train.txt may be the label file of an image."""
+    lists = {key: f'{key}.txt' for keys in KEYS.values() for key in keys if is_file(source / f'{key}.txt')}
+    return lists if description.name == 'obj.names' and 'train' in lists else {}
+
+
+def _splits(records: DatasetRecords, source: Path, content: dict, description: Path) -> dict[str | None, list[Path]]:
+    """Images by split, each once."""
+    splits: dict[str | None, list[Path]] = {}
+    if not content:  # neither a yaml nor lists: what the folders' names tell
+        for path in image_files(source):
+            splits.setdefault(split_of(*folders_of(source, path)), []).append(path)
+        return splits
+    for split, keys in KEYS.items():
+        entries = [(key, entry) for key in keys for entry in _as_list(content.get(key))]
+        splits[split] = _listed(records, source, content, entries, split, description)
+        if entries and not splits[split] and split != 'test':
+            key, entry = entries[0]
+            raise ValueError(
+                f'{description} names {reprlib.repr(entry)} for {key}, where there is no image. Expected some, or another split would '
+                'take their place; unpack them, or take the entry out'
+            )
+    return splits
 
 
 def _as_list(entries) -> list:
@@ -118,10 +136,17 @@ def _image_paths(source: Path, content: dict, entry: str, description: Path) -> 
     for place in (*(source.joinpath(*parts[i:]) for i in range(max(ends, 1))), base / entry, description.parent / entry):
         if is_file(place) and place.suffix == '.txt':
             lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
-            return [next((p for p in (place.parent / line, base / line, source / line) if is_file(p)), source / line) for line in lines]
+            return [_listed_image(line, (place.parent, base, source), source) for line in lines]
         if _is_folder(place) and (parts or place == source):
             return list(image_files(place))
     return None
+
+
+def _listed_image(line: str, folders: tuple[Path, ...], source: Path) -> Path:
+    """The last try is for lists that start in the folder above, as Darknet's do with ``data/obj/a.jpg``."""
+    parts = Path(line).parts
+    above = [source.joinpath(*parts[1:])] if parts[1:] and parts[0] in ('data', source.resolve().name) else []
+    return next((path for path in (*(folder / line for folder in folders), *above) if is_file(path)), source / line)
 
 
 def _label_file(source: Path, image: Path) -> Path | None:
