@@ -642,3 +642,42 @@ def test_a_train_txt_beside_classes_txt_may_be_a_label_file(tmp_path):
         (tmp_path / name).write_text('0 0.5 0.5 0.5 0.5')
     (tmp_path / 'classes.txt').write_text('cat')
     assert read_dataset(tmp_path).class_counts() == {'cat': 2}
+
+
+@pytest.mark.parametrize('name', ['IMG (1)', 'IMG 1', 'a.v2', 'a'])
+@pytest.mark.parametrize('line', ['{}', '{}.jpg', 'sub/{}', 'sub\\{}.PNG', '  {}  ', '{}  1', '{} -1'])
+def test_lines_of_voc_lists_find_their_file(tmp_path, name, line):
+    make_voc(tmp_path)
+    (tmp_path / 'Annotations/a.xml').rename(tmp_path / f'Annotations/{name}.xml')
+    (tmp_path / 'JPEGImages/a.png').rename(tmp_path / f'JPEGImages/{name}.png')
+    (tmp_path / 'ImageSets/Main').mkdir(parents=True)
+    (tmp_path / 'ImageSets/Main/train.txt').write_text('b\n')
+    (tmp_path / 'ImageSets/Main/val.txt').write_text(line.format(name) + '\n')
+    records = read_dataset(tmp_path)
+    assert {image.path.stem: image.split for image in records.images} == {name: 'val', 'b': 'train'} and not records.notes
+
+
+def test_files_of_voc_in_other_places_are_noted(tmp_path):
+    make_voc(tmp_path)
+    for folder in ('extra', '.idea'):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'c.xml').write_text('<annotation/>')
+    records = read_dataset(tmp_path)
+    note = 'XML file elsewhere than those that are read (left out)'
+    assert records.notes == {note: [str(tmp_path / 'extra/c.xml')]} and len(records.images) == 2
+
+
+def test_the_folder_of_years_is_read_with_images_and_lists_of_each(tmp_path):
+    """Of equal names, too."""
+    for year, (train, val) in (('VOC2007', 'ab'), ('VOC2012', 'ba')):
+        make_voc(tmp_path / year)
+        (tmp_path / year / 'ImageSets/Main').mkdir(parents=True)
+        (tmp_path / year / 'ImageSets/Main/train.txt').write_text(train)
+        (tmp_path / year / 'ImageSets/Main/val.txt').write_text(val)
+    records = read_dataset(tmp_path)
+    assert not records.notes and {image.path.relative_to(tmp_path).as_posix(): image.split for image in records.images} == {
+        'VOC2007/JPEGImages/a.png': 'train',
+        'VOC2007/JPEGImages/b.png': 'val',
+        'VOC2012/JPEGImages/a.png': 'val',
+        'VOC2012/JPEGImages/b.png': 'train',
+    }

@@ -1,31 +1,47 @@
 """Pascal VOC: one XML file an image, splits in ImageSets/Main."""
 
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..records import IMAGE_SUFFIXES, Box, DatasetRecords, folders_of, is_file, is_too_large, read_text, split_of
 
+PLACES = ('Annotations/*.xml', 'annotations/*.xml', '*.xml', 'annotations/xmls/*.xml', '*/*.xml', '*/[Aa]nnotations/*.xml')
 SPLIT_OF_LIST = {'trainval': None, 'test': 'test', 'val': 'val', 'train': 'train'}
 
 
 def find(source: Path) -> list[Path]:
     """The XML files of the first place that has any."""
-    for pattern in ('Annotations/*.xml', 'annotations/*.xml', '*.xml', 'annotations/xmls/*.xml', '*/*.xml', '*/[Aa]nnotations/*.xml'):
-        if files := sorted(source.glob(pattern)):
-            return files
-    return []
+    return next((files for place in PLACES if (files := sorted(source.glob(place)))), [])
 
 
 def read(source: Path, files: list[Path]) -> DatasetRecords:
     records = DatasetRecords('VOC', [])
-    lists = _lists(records, source, {path.stem for path in files})
-    listed = {name: SPLIT_OF_LIST[path.stem] for path, names in lists.items() for name in names}
+    others = {path for place in PLACES for path in source.glob(place)} - set(files)
+    for path in sorted(others):
+        if not any(name.startswith('.') for name in folders_of(source, path)):
+            records.note('XML file elsewhere than those that are read (left out)', path)
+    homes: dict[Path, list[Path]] = {}
+    for path in files:
+        above = path.parent.parent  # as VOCdevkit/VOC2007
+        own = above != source and above.is_relative_to(source) and (above / 'ImageSets' / 'Main').is_dir()
+        homes.setdefault(above if own else source, []).append(path)
+    for home, paths in homes.items():
+        _read_home(records, source, home, paths)
+    records.classes = sorted(records.class_counts())
+    return records
+
+
+def _read_home(records: DatasetRecords, source: Path, home: Path, files: list[Path]) -> None:
+    """Read the XML files that the lists of a folder divide, or else the names of folders."""
+    lists = _lists(records, home, files)
+    listed = {path: SPLIT_OF_LIST[place.stem] for place, paths in lists.items() for path in paths}
     used = set()
     for path in files:
-        if listed and path.stem not in listed:
+        if listed and path not in listed:
             records.note('not listed in ImageSets/Main (left out)', path)
             continue
-        split = listed[path.stem] if listed else split_of(*folders_of(source, path))
+        split = listed[path] if listed else split_of(*folders_of(source, path))
         if split and not listed:
             lists.setdefault(path.parent, []).append(path)
         root = _parse(records, path)
@@ -33,24 +49,38 @@ def read(source: Path, files: list[Path]) -> DatasetRecords:
             before = len(records.images)
             image_path = _image_path(source, path, root.findtext('filename') or '')
             records.add_image(image_path, _reader(records, root, path), split, _stated_size(root))
-            used |= {path, path.stem} if len(records.images) > before else set()
-    for place, names in lists.items():
-        records.check_some_used(len(used & set(names)), len(names), place)
-    records.classes = sorted(records.class_counts())
-    return records
+            used |= {path} if len(records.images) > before else set()
+    for place, paths in lists.items():
+        records.check_some_used(len(used & set(paths)), len(paths), place)
 
 
-def _lists(records: DatasetRecords, source: Path, stems: set[str]) -> dict[Path, list[str]]:
-    """What each file in ImageSets/Main lists; where an image is in several, the last one counts."""
+def _lists(records: DatasetRecords, home: Path, files: list[Path]) -> dict[Path, list[Path | None]]:
+    """The XML file of each line in ImageSets/Main, None where it is missing; of an image in several lists the last one counts."""
+    by_stem: dict[str, list[Path]] = {}
+    for path in files:
+        by_stem.setdefault(path.stem, []).append(path)
     lists = {}
     for name in SPLIT_OF_LIST:
-        for path in source.glob(f'ImageSets/Main/{name}.txt'):
-            names = [line.split()[0] for line in read_text(path).splitlines() if line.split()]
-            for missing in sorted(set(names) - stems):
-                records.note('listed in ImageSets/Main, without an XML file', f'{path.name}: {missing}')
-            if name != 'test' or stems & set(names):  # a test set without ground truth is of no use anyway
-                lists[path] = names
+        for place in home.glob(f'ImageSets/Main/{name}.txt'):
+            paths = []
+            for line in filter(str.strip, read_text(place).splitlines()):
+                found = next((by_stem[stem] for stem in _stems(line.strip()) if stem in by_stem), None)
+                if found is None:
+                    records.note('listed in ImageSets/Main, without an XML file', f'{place.name}: {line.strip()}')
+                paths += found or [None]
+            if name != 'test' or any(paths):  # a test set without ground truth is of no use anyway
+                lists[place] = paths
     return lists
+
+
+def _stems(line: str) -> Iterator[str]:
+    """What an XML file of a line may be called: names hold blanks and dots, and lines folders, endings, or a column of -1, 0 or 1."""
+    columns = line.rsplit(maxsplit=1)
+    for text in (line, *(columns[:1] if columns[-1] in ('-1', '0', '1') else ())):
+        name = text.replace('\\', '/').rpartition('/')[2]
+        yield name
+        if name.lower().endswith((*IMAGE_SUFFIXES, '.xml')):
+            yield name.rpartition('.')[0]
 
 
 def _parse(records: DatasetRecords, path: Path) -> ElementTree.Element | None:
@@ -71,7 +101,10 @@ def _image_path(source: Path, xml_path: Path, file_name: str) -> Path:
     """By the XML's own name first: ``filename`` often is stale. Never with folders, so never outside of the data set."""
     stated = Path(file_name.replace('\\', '/')).name
     names = [*(xml_path.stem + suffix for suffix in (*IMAGE_SUFFIXES, '.JPG', '.JPEG', '.PNG')), *([stated] if stated else [])]
-    folders = (source / 'JPEGImages', source / 'images', xml_path.parent.parent / 'images', xml_path.parent, source)
+    above = xml_path.parent.parent
+    folders = [source / 'JPEGImages', source / 'images', above / 'images', xml_path.parent, source]
+    if above.is_relative_to(source):
+        folders.insert(0, above / 'JPEGImages')  # of VOCdevkit/VOC2007
     candidates = [folder / name for name in names for folder in folders]
     return next((path for path in candidates if is_file(path)), folders[0] / (stated or names[0]))
 
