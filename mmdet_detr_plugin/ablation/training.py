@@ -52,7 +52,9 @@ def run_plan(
     results, common = [], dict(options or {})
     if data is not None:
         name = data.resolve().name
-        data, _ = converted_folder(data, work_dir)
+        data, records = converted_folder(data, work_dir)
+        for reason, where in (records.notes if records else {}).items():
+            say(f'{reason}: {len(where)}, the first: {where[0]}')
         content = json.loads((data / 'annotations' / 'train.json').read_text())
         common |= dict(data=name, train_images=len(content['images']), train_objects=len(content['annotations']))
     for run in runs:

@@ -69,7 +69,7 @@ class Comparison:
     def preflight(self) -> list[tuple[str, Finding]]:
         """(model, finding); what all models share is named once, with no model."""
         read = functools.cache(read_annotations)  # models mostly share their files, and COCO's takes seconds
-        by_model = {model.name: findings(model.cfg, read) for model in self.models}
+        by_model = {model.name: [*model.conversion, *findings(model.cfg, read)] for model in self.models}
         shared = [found for found in by_model[self.models[0].name] if all(found in others for others in by_model.values())]
         own = [(name, found) for name, of_model in by_model.items() for found in of_model if found not in shared]
         return [('', found) for found in shared] + own

@@ -41,7 +41,7 @@ class Truth:
 
     def instances(self, image_id: int) -> InstanceData:
         """Objects of an image, in original pixels; crowds are left out."""
-        annotations = [item for item in self.coco.loadAnns(self.coco.getAnnIds(imgIds=image_id)) if not item.get('iscrowd')]
+        annotations = [item for item in self.coco.loadAnns(self.coco.getAnnIds(imgIds=[image_id])) if not item.get('iscrowd')]
         annotations = [item for item in annotations if item['category_id'] in self.labels]
         boxes = torch.tensor([item['bbox'] for item in annotations], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]

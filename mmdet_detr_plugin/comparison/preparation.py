@@ -12,6 +12,8 @@ from ..datasets.conversion import converted_folder, is_converted
 from ..datasets.data_configs import config_for_dataset, trains_on_segments
 from ..files import sha256_of, write_atomically, write_json
 from ..preflight.config_facts import backbone_weights
+from ..preflight.finding import Finding
+from ..preflight.folder import conversion_findings
 from .evaluators import check_evaluators
 
 CURVE_POINTS = 10
@@ -28,11 +30,13 @@ class Model:
         name: the config's file name without ``.py``.
         source: what the user named.
         cfg: resolved.
+        conversion: what the conversion of its data has left out or changed.
     """
 
     name: str
     source: Path
     cfg: Config
+    conversion: tuple[Finding, ...] = ()
 
     @property
     def epochs(self) -> int | None:
@@ -57,18 +61,21 @@ def load_models(configs: Sequence[Path], data: Path | None = None, epochs: int |
     names = [path.stem for path in paths]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{', '.join(sorted(twice))}: runs are kept by the config's file name, which must differ between models")
+    conversion: tuple[Finding, ...] = ()
     if data is not None:
         panoptic = any(trains_on_segments(read_config(path)) for path in paths)
         if work_dir is None and not is_converted(data / 'annotations' / 'train.json'):
             raise ValueError(f'{data} must be converted first: python tools/convert_dataset.py {data}{" --panoptic" * panoptic}')
-        data, _ = converted_folder(data, work_dir, panoptic, may_change=False)
+        source = data
+        data, records = converted_folder(data, work_dir, panoptic, may_change=False)
+        conversion = tuple(conversion_findings(source, records.notes)) if records else ()
     models = []
     for path in paths:
         cfg = Config.fromstring(config_for_dataset(path, data), '.py') if data is not None else read_config(path)
         _check(cfg, path)
         if epochs is not None:
             set_epochs(cfg, epochs)
-        models.append(Model(path.stem, path, cfg))
+        models.append(Model(path.stem, path, cfg, conversion))
     return models
 
 

@@ -1,6 +1,7 @@
 """A data folder of any known layout, checked as it comes: what its conversion would leave out or change, and a config that reads it."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -29,12 +30,16 @@ def config_for_folder(data: Path, work_dir: Path, config: Path | None = None) ->
     source = data
     panoptic = config is not None and trains_on_segments(read_config(config))
     data, records = converted_folder(data, work_dir, panoptic)
-    advice = 'correct it in the source, if it is not meant'
-    notes = records.notes.items() if records else ()
-    findings = [Finding('data', WARNING, f'{source}: {reason}: {len(where)}, the first: {where[0]}', advice) for reason, where in notes]
+    findings = conversion_findings(source, records.notes if records else {})
     if config is not None:
         return Config.fromstring(config_for_dataset(find_config(config), data), '.py'), findings
     return Config({f'{loader}_dataloader': node for loader, node in _loaders(data).items()}), findings
+
+
+def conversion_findings(source: Path, notes: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """What the reader of a folder has left out or changed: reason -> where."""
+    advice = 'correct it in the source, if it is not meant'
+    return [Finding('data', WARNING, f'{source}: {reason}: {len(where)}, the first: {where[0]}', advice) for reason, where in notes.items()]
 
 
 def _loaders(data: Path) -> dict[str, dict]:

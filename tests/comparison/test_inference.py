@@ -43,6 +43,16 @@ def parts(request, shapes_dir):
     return model, loader, Truth(cfg.test_evaluator.ann_file, loader.dataset.metainfo['classes'])
 
 
+def test_objects_of_images_whose_ids_are_texts(tmp_path):
+    """pycocotools takes a text for a list of ids, one for each letter."""
+    box = dict(id=1, image_id='ab', category_id=1, bbox=[1, 2, 3, 4], area=12, iscrowd=0)
+    images = [dict(id=name, file_name=f'{name}.png', width=9, height=9) for name in ('ab', 'a')]
+    path = tmp_path / 'texts.json'
+    path.write_text(json.dumps(dict(images=images, annotations=[box], categories=[dict(id=1, name='x')])))
+    truth = Truth(path, ('x',))
+    assert truth.instances('ab').bboxes.tolist() == [[1, 2, 4, 6]] and len(truth.instances('a').bboxes) == 0
+
+
 @pytest.mark.parametrize('parts', NAMES, indirect=True)
 def test_detections_are_those_of_mmdets_metric(parts, tmp_path, shapes_dir):
     model, loader, truth = parts

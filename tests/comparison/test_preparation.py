@@ -5,6 +5,8 @@ import json
 import pytest
 from mmengine.config import Config
 
+from mmdet_detr_plugin.comparison.compare import Comparison
+from mmdet_detr_plugin.comparison.execution import Launch
 from mmdet_detr_plugin.comparison.preparation import load_models, set_epochs, short_names, training_config, write_settings
 
 from ..conftest import ROOT
@@ -21,6 +23,21 @@ def test_any_data_folder_becomes_the_data_of_every_config(shapes_dir, tmp_path):
     assert [model.cfg.train_cfg.max_epochs for model in models] == [6, 6]
     again = load_models([DETR], tmp_path / 'data')  # a folder that is converted already is taken as it is
     assert again[0].cfg.train_dataloader.dataset.data_root == f'{tmp_path}/data/'
+
+
+def test_what_a_conversion_leaves_out_is_told_before_anything_is_trained(shapes_dir, tmp_path):
+    source = tmp_path / 'mine'
+    (source / 'annotations').mkdir(parents=True)
+    for name in ('train', 'test'):
+        (source / name).symlink_to(shapes_dir / name)
+        content = json.loads((shapes_dir / 'annotations' / f'{name}.json').read_text())
+        content['images'].append(dict(content['images'][0], id=10_000, file_name='nowhere.png'))
+        (source / 'annotations' / f'{name}.json').write_text(json.dumps(content))
+    models = load_models([DETR, FASTER_RCNN], source, work_dir=tmp_path / 'run')
+    comparison = Comparison(models, {}, [0], tmp_path / 'run', Launch(), 'mine', '')
+    told = [(model, found.finding) for model, found in comparison.preflight() if 'nowhere.png' in found.finding]
+    assert len(told) == 1 and told[0][0] == '' and 'missing' in told[0][1] and ': 2, the first' in told[0][1]
+    assert load_models([DETR], tmp_path / 'run/data')[0].conversion == ()  # converted before, and told then
 
 
 def test_epochs_move_the_schedule_in_proportion():

@@ -38,8 +38,8 @@ class Annotations:
     """An annotation file; images and categories in order of their ids.
 
     Attributes:
-        image_ids: (I,).
-        category_ids: (K,).
+        image_ids: (I,), numbers or texts.
+        category_ids: (K,), numbers or texts.
         class_names: of the K categories.
         objects: G boxes, crowds among them.
         areas: (G,) in square pixels, of the mask where the file says so.
@@ -70,13 +70,13 @@ def read_annotations(source: Path | str | Mapping, category_ids: Collection[int]
         ValueError: when an annotation names an image or a category that the file does not list.
     """
     content = source if isinstance(source, Mapping) else json.loads(Path(source).read_text())
-    image_ids = np.unique([image['id'] for image in content['images']]).astype(np.int64)
+    image_ids = _sorted_ids([image['id'] for image in content['images']])
     names = {category['id']: category['name'] for category in content['categories']}
     items = content.get('annotations', [])
     if category_ids is not None:
         items = [item for item in items if item['category_id'] in category_ids or item['category_id'] not in names]
         names = {number: name for number, name in names.items() if number in category_ids}
-    category_ids = np.array(sorted(names), dtype=np.int64)
+    category_ids = _sorted_ids(list(names))
     objects = _boxes('annotation', items, image_ids, category_ids)
     sizes = objects.boxes_xywh_abs[:, 2] * objects.boxes_xywh_abs[:, 3]
     return Annotations(
@@ -110,9 +110,14 @@ def _boxes(kind: str, items: Sequence[Mapping], image_ids: np.ndarray, category_
     return Boxes(images, classes, np.array([item['bbox'] for item in items], dtype=float).reshape(-1, 4))
 
 
+def _sorted_ids(ids: list[int] | list[str]) -> np.ndarray:
+    """Numbers, or texts, of which some files' ids are."""
+    return np.unique(ids) if ids and isinstance(ids[0], str) else np.unique(ids).astype(np.int64)
+
+
 def _indices(kind: str, key: str, items: Sequence[Mapping], known: np.ndarray) -> np.ndarray:
     """(N,) int32 position of each item's id among the known ones, which are sorted."""
-    values = np.array([item[key] for item in items], dtype=np.int64)
+    values = np.array([item[key] for item in items], dtype=known.dtype if known.dtype.kind == 'i' else str)
     unknown = ~np.isin(values, known)
     if unknown.any():
         raise ValueError(

@@ -29,6 +29,24 @@ def test_six_figures_equal_pycocotools(seed, crowds, digits):
     assert list(metrics.values()) == pycocotools_figures(truth, found)
 
 
+def test_ids_may_be_texts():
+    """COCO's format does not ask for numbers, and some exporters write file names or UUIDs."""
+    rng = np.random.default_rng(3)
+    truth = random_annotations(rng)
+    found = random_detections(rng, truth)
+
+    def as_text(items, *keys):
+        return [item | {key: f'{item[key]:06}' for key in keys} for item in items]
+
+    texts = truth | dict(images=as_text(truth['images'], 'id'), categories=as_text(truth['categories'], 'id'))
+    texts['annotations'] = as_text(truth['annotations'], 'image_id', 'category_id')
+    both = match(texts, as_text(found, 'image_id', 'category_id')), match(truth, found)
+    assert both[0].metrics() == both[1].metrics()
+    np.testing.assert_array_equal(both[0].class_metric('AP'), both[1].class_metric('AP'))  # NaN for a class without objects
+    with pytest.raises(ValueError, match='image_id 999999, which the annotation file does not list'):
+        match(texts, as_text([found[0] | dict(image_id=999999)], 'image_id', 'category_id'))
+
+
 def test_more_than_a_hundred_detections_of_a_class_are_cut_as_by_pycocotools():
     rng = np.random.default_rng(0)
     truth = random_annotations(rng, images=6)
