@@ -27,10 +27,10 @@ def at_img_size(logits: np.ndarray, sizes: Sizes) -> np.ndarray:
     return found
 
 
-def nearest(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) scaled as torch's nearest interpolation does it."""
+def nearest(image: np.ndarray, size: tuple[int, int], offset: float = 0.0) -> np.ndarray:
+    """(H, W) scaled as torch's interpolation does it: ``nearest``, or with 0.5, by the centres of pixels, ``nearest-exact``."""
     rows, columns = (
-        np.minimum(np.floor(np.arange(new, dtype=np.float32) * np.float32(old / new)).astype(int), old - 1)
+        np.minimum(np.floor((np.arange(new, dtype=np.float32) + np.float32(offset)) * np.float32(old / new)).astype(int), old - 1)
         for old, new in zip(image.shape, size, strict=True)
     )
     return image[rows[:, None], columns]
@@ -59,7 +59,7 @@ def panoptic_map(logits: np.ndarray, labels: np.ndarray, sizes: Sizes, num_thing
         owner = logits.argmax(0)
         if is_first_pass:
             owner = _first_of_same_stuff(labels, num_things)[owner]
-        owner = nearest(owner, sizes.ori)
+        owner = nearest(owner, sizes.ori, offset=0.5)
         is_large = np.bincount(owner.ravel(), minlength=len(labels)) >= SMALLEST
         if is_large.all():
             is_thing = labels < num_things

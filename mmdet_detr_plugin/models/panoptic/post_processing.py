@@ -51,7 +51,8 @@ def panoptic_map(logits: Tensor, labels: Tensor, num_things: int, num_classes: i
         owner = logits.argmax(0)  # (h, w)
         if is_first_pass:
             owner = _first_of_same_stuff(labels, num_things)[owner]
-        owner = F.interpolate(owner[None, None].float(), out_shape, mode='nearest')[0, 0].long()
+        # by the centres of pixels, as Pillow does in the reference; 'nearest' would move the map by up to half a pixel
+        owner = F.interpolate(owner[None, None].float(), out_shape, mode='nearest-exact')[0, 0].long()
         is_large = torch.bincount(owner.flatten(), minlength=len(labels)) >= SMALLEST
         if is_large.all():
             break

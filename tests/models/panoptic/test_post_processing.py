@@ -1,8 +1,11 @@
 """From masks to segments, by hand."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from mmdet_detr_plugin.deployment import segments
 from mmdet_detr_plugin.models.panoptic.post_processing import at_batch_size, instance_masks, panoptic_map
 
 THINGS, CLASSES = 2, 4  # labels 0 and 1 are things, 2 and 3 stuff
@@ -34,6 +37,20 @@ def test_every_pixel_goes_to_the_highest_logit_and_small_segments_to_the_next():
     assert seg.tolist() == [[1000] * 6]
     seg = panoptic_map(logits, torch.tensor([0, 1]), THINGS, CLASSES, (5, 6))  # 5 pixels are enough
     assert seg.tolist() == [[1000, 2001, 1000, 1000, 1000, 1000]] * 5
+
+
+@pytest.mark.parametrize('shape, out_shape', [((40, 50), (24, 30)), ((24, 30), (40, 50)), ((21, 33), (29, 20))])
+def test_segments_are_scaled_as_by_pillow(shape, out_shape):
+    """As the reference does (Image.NEAREST, from the centres of pixels); in an exported file's post-processing too."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.nn.functional.interpolate(torch.randn(1, 4, 6, 7, generator=generator), shape, mode='bilinear')[0]
+    labels = torch.tensor([0, 1, 2, 3])
+    owner = Image.fromarray(logits.argmax(0).numpy().astype('uint8'))
+    scaled = torch.from_numpy(np.array(owner.resize(out_shape[::-1], Image.NEAREST))).long()
+    expected = torch.tensor([1000, 2001, 2, 3])[scaled]
+    assert torch.equal(panoptic_map(logits, labels, THINGS, CLASSES, out_shape).long(), expected)
+    sizes = segments.Sizes(batch=shape, img=shape, ori=out_shape)
+    assert (segments.panoptic_map(logits.numpy(), labels.numpy(), sizes, THINGS, CLASSES) == expected.numpy()).all()
 
 
 @pytest.mark.parametrize('shape', [(3, 4), (1, 1)])
