@@ -9,12 +9,14 @@
 #   --python PYTHON    the interpreter to make .venv with (3.11 or 3.12); default: the first suitable one on PATH
 #   --versions FILE    other pinned versions, such as tools/versions-oldest.txt and tools/versions-newest.txt
 #   --which            only print the interpreter that the other options lead to
+#
+# Variables: MAX_JOBS, how many compilers run at a time (default: as cores and memory allow); MMDET_DETR_CACHE, where mmcv's wheel is kept.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 versions="$root/tools/versions.txt"
 env_dir="$root/.venv"
-cache="${MMDET_DETR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmdet_detr_plugin}"
+cache="${MMDET_DETR_CACHE:-${XDG_CACHE_HOME:-${HOME:-$root}/.cache}/mmdet_detr_plugin}"
 active=0 torch_index='' cpu_ops=0 python='' which=0
 
 say() { printf '\n[setup] %s\n' "$*"; }
@@ -29,7 +31,7 @@ while [ $# -gt 0 ]; do
       [ $# -ge 2 ] || die "$1 needs a value (see the head of tools/setup_env.sh)"
       case "$1" in --python) python=$2 ;; --versions) versions=$2 ;; *) torch_index=$2 ;; esac
       shift ;;
-    -h|--help) sed -n '2,11p' "$0"; exit 0 ;;
+    -h|--help) sed -n '2,13p' "$0"; exit 0 ;;
     *) die "unknown option '$1'; known are --active, --torch-index URL, --cpu-ops, --python PYTHON, --versions FILE, --which" ;;
   esac
   shift
@@ -51,6 +53,17 @@ find_python() {
   die "Python 3.11 or 3.12 is needed, and none of python3.11, python3.12, python3 and python is one. Install one, or name it with --python."
 }
 
+packages_in() { find "$1"/lib*/python*/site-packages -maxdepth 1 -name '*.dist-info' 2>/dev/null | grep -vE '/(pip|setuptools|wheel)-' || true; }
+
+# Notes about an environment lie in it, or, where its folder cannot be written (a shared Python), in the cache.
+notes_folder() {
+  local prefix; prefix=$("$py" -c 'import sys; print(sys.prefix)')
+  if [ -w "$prefix" ]; then echo "$prefix"; return; fi
+  local folder; folder="$cache/environment-$(printf %s "$prefix" | sha256sum | cut -c1-16)"
+  mkdir -p "$folder" || die "$folder cannot be made; name a folder that can be written in MMDET_DETR_CACHE"
+  echo "$folder"
+}
+
 make_environment() {
   if [ "$active" = 1 ]; then
     is_supported "$py" || die "--active: Python 3.11 or 3.12 is needed, the active environment has $("$py" --version 2>&1)"
@@ -64,7 +77,11 @@ make_environment() {
     [ "$("$base" -c "$same")" != "$("$py" -c "$same")" ] || return 0
   fi
   base=$(find_python)
-  if [ -e "$env_dir" ]; then say ".venv has another Python or no pip, and is made anew"; fi
+  if [ -e "$env_dir" ]; then
+    compgen -G "$env_dir/*.txt" >/dev/null || [ -z "$(packages_in "$env_dir")" ] ||
+      die "$env_dir has another Python or no pip, and packages that this script did not install: it would be emptied. Remove it, or use --active in an environment of your own"
+    say ".venv has another Python or no pip, and is made anew"
+  fi
   say "making .venv with $("$base" --version)"
   "$base" -m venv --clear "$env_dir" ||
     die "the venv module failed; on Debian and Ubuntu: apt-get install python3-venv (or use --active in an environment of your own)"
@@ -126,10 +143,11 @@ install_mmcv() {
   fi
   want=$(sed -n 's/^mmcv==//p' "$versions")
   key=mmcv$want-$device-$("$py" -c '
-import sys, torch
+import platform, sys, torch
 capability = "-sm{}{}".format(*torch.cuda.get_device_capability()) if torch.cuda.is_available() else ""
-print(f"py{sys.version_info[0]}{sys.version_info[1]}-torch{torch.__version__}-cuda{torch.version.cuda}{capability}")')
-  stamp=$("$py" -c 'import sys; print(sys.prefix)')/mmcv_ops_built_for.txt
+other = "" if platform.machine() == "x86_64" else f"-{platform.machine()}"  # a home folder may be shared by several kinds of machines
+print(f"py{sys.version_info[0]}{sys.version_info[1]}-torch{torch.__version__}-cuda{torch.version.cuda}{capability}{other}")')
+  stamp=$(notes_folder)/mmcv_ops_built_for.txt
   if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$key" ] && ops_work "$device"; then return; fi
   if [ "$active" = 1 ] && [ ! -f "$stamp" ] && ops_work "$device"; then say "mmcv's ops in the active environment work; kept"; return; fi
 
@@ -143,7 +161,7 @@ print(f"py{sys.version_info[0]}{sys.version_info[1]}-torch{torch.__version__}-cu
 build_mmcv() {
   local want=$1 key=$2 wheels=$3
   local build="$cache/build-$key" log="$cache/build-$key.log"
-  mkdir -p "$cache" "$wheels"
+  mkdir -p "$cache" "$wheels" || die "$cache cannot be written; name another folder in MMDET_DETR_CACHE"
   command -v "${CXX:-g++}" >/dev/null || command -v c++ >/dev/null ||
     die "a C++ compiler is needed to build mmcv's ops; on Debian and Ubuntu: apt-get install g++"
   "$py" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' ||
@@ -162,7 +180,7 @@ build_mmcv() {
   fi
   local headers; headers=$("$py" -c 'import os, torch; print(os.path.dirname(torch.__file__))')/include/ATen/ATen.h
   if grep -q '#error C++20' "$headers"; then sed -i.orig 's/-std=c++17/-std=c++20/' "$build/setup.py"; fi  # torch 2.15 and later
-  local jobs; jobs=${MAX_JOBS:-$( (nproc || sysctl -n hw.ncpu || echo 2) 2>/dev/null | head -n 1)}
+  local jobs; jobs=${MAX_JOBS:-$(compilers)}
   say "compiling mmcv's ops with $jobs processes (about 8 minutes on 2 cores, more with CUDA; only once; an interrupted build goes on where it stopped; log: $log)"
   local hide_gpu=(); [ "$device" = cuda ] || hide_gpu=(CUDA_VISIBLE_DEVICES= FORCE_CUDA=0)
   set -m  # a process group of its own, so that an interruption stops the compilers too
@@ -173,6 +191,20 @@ build_mmcv() {
   watch_build "$pid" "$log"
   mv "$wheels.part"/mmcv-*.whl "$wheels/" || die "the build wrote no wheel; see $log"
   rm -rf "$wheels.part" "$build"
+}
+
+compilers() {  # as many as cores, and as memory, of which each takes up to 2 GB; a container may have less than the machine
+  local cores memory limit used
+  cores=$( (OMP_NUM_THREADS= nproc || sysctl -n hw.ncpu || echo 2) 2>/dev/null | head -n 1)  # which counts threads by that variable
+  memory=$(awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo 2>/dev/null || true)
+  limit=$(cat /sys/fs/cgroup/memory.max 2>/dev/null || true); used=$(awk '/^anon / { print $2 }' /sys/fs/cgroup/memory.stat 2>/dev/null || true)  # without the cache of files
+  case "$limit" in
+    ''|*[!0-9]*) ;;
+    *) limit=$(((limit - ${used:-0}) / 1048576)); if [ -z "$memory" ] || [ "$limit" -lt "$memory" ]; then memory=$limit; fi ;;
+  esac
+  if [ -n "$memory" ] && [ $((memory / 2048)) -lt "$cores" ]; then cores=$((memory / 2048)); fi
+  if [ "$cores" -lt 1 ]; then cores=1; fi
+  echo "$cores"
 }
 
 watch_build() {
@@ -187,12 +219,12 @@ watch_build() {
     printf '[setup] mmcv: %s of %s files compiled, %d s passed, about %d s left\n' "$done_" "$all" "$spent" $((spent * (all - done_) / done_))
   done
   trap - INT TERM
-  wait "$pid" || { tail -n 25 "$log" >&2; die "mmcv's build failed; its last lines are above, the whole log is $log"; }
+  wait "$pid" || { tail -n 25 "$log" >&2; die "mmcv's build failed; its last lines are above, the whole log is $log. Where it says Killed, memory ran out: run this again with MAX_JOBS=1"; }
 }
 
 install_packages() {
   local want stamp
-  stamp=$("$py" -c 'import sys; print(sys.prefix)')/mmdet_detr_plugin_versions.txt
+  stamp=$(notes_folder)/mmdet_detr_plugin_versions.txt
   want=$(cat "$constraints" "$root/setup.py" <(echo "$root") | sha256sum)
   [ "$want" != "$(cat "$stamp" 2>/dev/null || true)" ] || return 0
   say "step 3/4: mmdet, the plugin and the test tools (1 to 3 minutes)"
@@ -221,6 +253,10 @@ py="$env_dir/bin/python"
 if [ "$active" = 1 ]; then py=$(command -v python3 || command -v python) || die "--active: no python in the active environment"; fi
 if [ "$which" = 1 ]; then echo "$py"; exit 0; fi
 
+if command -v flock >/dev/null; then  # two commands of one checkout at once: the second waits, and finds everything there
+  exec 8<"$root/tools/setup_env.sh"
+  flock -n 8 || { say "another set-up of this checkout is running; waiting for it"; flock 8; }
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 make_environment

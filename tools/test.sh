@@ -7,6 +7,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
+case "${1:-}" in -h|--help) sed -n '2,6p' tools/test.sh; exit 0 ;; esac
 setup=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do setup+=("$1"); shift; done
 [ $# -eq 0 ] || shift

@@ -48,7 +48,9 @@ def config_for_dataset(config_file: Path, data: Path) -> str:
     if panoptic:
         changes = _panoptic_class_changes(cfg.model.to_dict(), len(converted.classes), converted.num_stuff, config_file)
     else:
-        changes = _changes(cfg.model.to_dict(), lambda key, value: len(converted.classes) if key == 'num_classes' else None)
+        model = cfg.model.to_dict()
+        keys = ('num_classes', 'num_things_classes') if model.get('num_stuff_classes') == 0 else ('num_classes',)  # masks of things alone
+        changes = _changes(model, lambda key, value: len(converted.classes) if key in keys else None)
     if not changes:
         raise ValueError(f'{config_file} has no num_classes in its model; is it a detection config?')
     test = 'test' if (root / 'annotations' / f'{prefix}test.json').is_file() else 'val'

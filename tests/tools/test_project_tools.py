@@ -90,6 +90,37 @@ def test_seconds_per_epoch_and_last_checkpoint_from_a_run(tmp_path):
     assert last_checkpoint(tmp_path) == tmp_path / 'epoch_2.pth'
 
 
+def test_number_of_compilers_follows_cores_and_memory(tmp_path):
+    """Compilers that memory is too small for are killed, again in every run."""
+    text = (ROOT / 'tools/setup_env.sh').read_text()
+    function = re.search(r'^compilers\(\).*?^}', text, re.S | re.M)[0]
+    files = {'/proc/meminfo': tmp_path / 'meminfo', '/sys/fs/cgroup': tmp_path}
+    for name, stand_in in files.items():
+        function = function.replace(name, str(stand_in))
+
+    def compilers(available_gib, limit='max', used_gib=0, cores=8):
+        (tmp_path / 'meminfo').write_text(f'MemTotal: 1 kB\nMemAvailable:   {available_gib * 1024 * 1024} kB\n')
+        (tmp_path / 'memory.max').write_text(str(limit))
+        (tmp_path / 'memory.stat').write_text(f'anon {used_gib * 1024**3}\nfile {99 * 1024**3}\n')
+        done = subprocess.run(['bash', '-euc', f'nproc() {{ echo {cores}; }}; {function}; compilers'], capture_output=True, text=True)
+        return int(done.stdout)
+
+    assert compilers(64) == 8 and compilers(7) == 3 and compilers(1) == 1
+    assert compilers(64, limit=8 * 1024**3) == 4 and compilers(64, limit=8 * 1024**3, used_gib=3) == 2 and compilers(64, cores=2) == 2
+
+
+def test_set_up_leaves_environments_of_others_alone(tmp_path):
+    """A .venv without pip (uv's) and with packages was emptied."""
+    for name in ('tools', 'mmdet_detr_plugin'):
+        (tmp_path / name).mkdir()
+    for name in ('setup_env.sh', 'versions.txt'):
+        (tmp_path / 'tools' / name).write_text((ROOT / 'tools' / name).read_text())
+    package = tmp_path / '.venv/lib/python3.11/site-packages/theirs-1.0.dist-info'
+    package.mkdir(parents=True)
+    done = subprocess.run(['bash', tmp_path / 'tools/setup_env.sh'], capture_output=True, text=True)
+    assert done.returncode == 1 and 'packages that this script did not install' in done.stderr and package.is_dir()
+
+
 def test_picture_shows_a_column_for_each_model(tmp_path, shapes_dir):
     import cv2
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from mmdet.registry import DATASETS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from pycocotools import mask as run_lengths
 
@@ -294,6 +294,24 @@ def test_configs_for_boxes_read_the_things(tmp_path, folder):
     cfg = Config.fromfile(tmp_path / 'config.py')
     dataset = DATASETS.build(cfg.train_dataloader.dataset | dict(pipeline=[]))
     assert dataset.metainfo['classes'] == ('cat', 'dog') and cfg.model.bbox_head.num_classes == 2
+
+
+def test_instance_segmentation_of_things_alone_can_be_built(tmp_path, folder):
+    """A panoptic detector without stuff, on data with masks: all of its numbers of classes are the data's."""
+    converted(folder, tmp_path / 'out')
+    base = ROOT / 'configs/panoptic_detr/panoptic-detr_r50_8xb2-1x_coco.py'
+    loader = "dict(_delete_=True, batch_size=2, dataset=dict(type='mmdet_detr_plugin.StrictCocoDataset', pipeline=[]))"
+    evaluator = "[dict(type='mmdet.CocoMetric', ann_file='', metric=['bbox', 'segm'])]"
+    lines = [f'_base_ = {str(base)!r}', 'model = dict(num_stuff_classes=0, num_things_classes=80, bbox_head=dict(num_classes=80))']
+    lines += [f'{split}_dataloader = {loader}' for split in ('train', 'val', 'test')] + [
+        f'{split}_evaluator = {evaluator}' for split in ('val', 'test')
+    ]
+    (tmp_path / 'config.py').write_text('\n'.join(lines))
+    (tmp_path / 'mine.py').write_text(config_for_dataset(tmp_path / 'config.py', tmp_path / 'out'))
+    model = Config.fromfile(tmp_path / 'mine.py').model
+    assert (model.num_things_classes, model.num_stuff_classes, model.bbox_head.num_classes) == (2, 0, 2)
+    model.backbone.init_cfg = None
+    MODELS.build(model)
 
 
 @pytest.mark.parametrize(
