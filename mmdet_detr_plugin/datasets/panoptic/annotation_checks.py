@@ -1,5 +1,6 @@
 """What is looked at in a panoptic COCO JSON before anything is built from it."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from mmdet.datasets.api_wrappers import COCOPanoptic
@@ -128,4 +129,20 @@ def small_segments(content: dict) -> Iterator[str]:
         yield (
             f'{len(small)} segments have no area or a box smaller than a pixel: left out; the first: segment {segment["id"]} in image '
             f'{image_id}, bbox {segment["bbox"]}'
+        )
+
+
+def divided_stuff(content: dict) -> Iterator[str]:
+    """Stuff in several segments of an image, of which a model's one can match one at most."""
+    is_stuff = {category['id'] for category in content['categories'] if not category.get('isthing', 1)}
+    divided = []
+    for annotation in content.get('annotations', []):
+        found = [segment['category_id'] for segment in annotation['segments_info'] if not segment.get('iscrowd')]
+        divided += [(annotation['image_id'], number) for number, count in Counter(found).items() if count > 1 and number in is_stuff]
+    if divided:
+        image_id, number = divided[0]
+        yield (
+            f'{len(divided)} times an image has several segments of one stuff class, which panoptic segmentation predicts as one: each of '
+            f'them counts as missed, unless it is most of their area; the first: category {number} in image {image_id}. Give the regions of '
+            'a stuff class in an image one id'
         )

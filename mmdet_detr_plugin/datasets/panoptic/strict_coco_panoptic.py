@@ -7,7 +7,7 @@ from mmdet.datasets import CocoPanopticDataset
 
 from ...registry import DATASETS
 from ..strict_reading import StrictReading, list_names
-from .annotation_checks import CheckedCOCOPanoptic, check_things_first, small_segments
+from .annotation_checks import CheckedCOCOPanoptic, check_things_first, divided_stuff, small_segments
 from .loading import VOID
 
 
@@ -60,7 +60,7 @@ class StrictCocoPanopticDataset(StrictReading, CocoPanopticDataset):
         return CheckedCOCOPanoptic(path)
 
     def _oddities(self, content: dict) -> Iterable[str]:
-        return small_segments(content)
+        return (*small_segments(content), *divided_stuff(content))
 
     def _load_and_check(self, path: str) -> CheckedCOCOPanoptic:
         coco = super()._load_and_check(path)

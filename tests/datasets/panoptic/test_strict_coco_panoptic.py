@@ -7,7 +7,7 @@ import random
 import pytest
 from mmdet.registry import DATASETS
 
-from mmdet_detr_plugin.datasets.panoptic.annotation_checks import CheckedCOCOPanoptic
+from mmdet_detr_plugin.datasets.panoptic.annotation_checks import CheckedCOCOPanoptic, divided_stuff
 from mmdet_detr_plugin.datasets.shapes import CLASSES as SHAPES
 from mmdet_detr_plugin.datasets.shapes import STUFF_CLASSES
 
@@ -181,3 +181,16 @@ def test_image_that_cannot_be_read_is_named(root):
     pipeline = [dict(type='LoadImageFromFile'), dict(type='mmdet_detr_plugin.LoadPanopticAnnotations'), dict(type='PackDetInputs')]
     with pytest.raises(ValueError, match=r'Image .*i1.png cannot be read'):
         build(root, pipeline=pipeline)[0]
+
+
+def test_stuff_in_several_segments_is_announced():
+    """Two halves of a class have an IoU of a half each with the best prediction there is, its whole."""
+    categories = [dict(id=1, name='cat', isthing=1), dict(id=2, name='sky', isthing=0)]
+
+    def told(*kinds):
+        segments = [dict(id=number, category_id=kind, iscrowd=crowd) for number, (kind, crowd) in enumerate(kinds, start=1)]
+        return list(divided_stuff(dict(categories=categories, annotations=[dict(image_id=7, segments_info=segments)])))
+
+    assert told((1, 0), (1, 0), (2, 0)) == told((2, 0), (2, 1)) == []
+    (text,) = told((2, 0), (1, 0), (2, 0))
+    assert text.startswith('1 times an image has several segments of one stuff class') and 'category 2 in image 7' in text
