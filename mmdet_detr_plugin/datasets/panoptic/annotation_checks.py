@@ -142,7 +142,7 @@ def divided_stuff(content: dict) -> Iterator[str]:
     if divided:
         image_id, number = divided[0]
         yield (
-            f'{len(divided)} times an image has several segments of one stuff class, which panoptic segmentation predicts as one: each of '
-            f'them counts as missed, unless it is most of their area; the first: category {number} in image {image_id}. Give the regions of '
-            'a stuff class in an image one id'
+            f'{len(divided)} times an image has several segments of one stuff class, which panoptic segmentation predicts as one: each '
+            f'counts as missed, unless it is most of their area; the first: category {number} in image {image_id}. Give the regions of a '
+            'stuff class in an image one id'
         )
