@@ -136,7 +136,7 @@ def _claim(work_dir: Path, text: str, values: dict, made_of: dict) -> None:
     """Note what a folder's training is of, so that nothing else is ever taken for its beginning."""
     cfg = Config.fromstring(text, '.py')
     cfg.merge_from_dict(values)
-    asked = dict(config=cfg.pretty_text, **made_of)
+    asked = dict(config=json.loads(json.dumps(cfg.to_dict(), default=str)), **made_of)
     note = work_dir / 'training_of.json'
     of_this = json.loads(note.read_text()) == asked if note.is_file() else not (work_dir / 'last_checkpoint').is_file()
     if not of_this:

@@ -47,24 +47,26 @@ def summary_of(values: Sequence[float | None]) -> dict:
     )
 
 
-def truth_for(runs: Sequence[Run], annotation_file: Path) -> Annotations:
-    """What finished runs of any models are judged by: the objects of the categories that one of them was made for.
+def truth_for(runs: Sequence[Run], annotation_file: Path) -> Annotations | None:
+    """What finished runs of any models are judged by: the objects of the categories that one of them was made for; None before that.
 
     A file may hold more categories than the models have classes; mmdet's own metric leaves those out too.
     """
     known = [run.read('evaluation').get('categories') for run in runs if run.is_done]
-    everything = not known or None in known  # evaluated by an earlier version, which did not note it
+    if not known:
+        return None
+    everything = None in known  # evaluated by an earlier version, which did not note it
     return read_annotations(annotation_file, None if everything else {number for categories in known for number in categories})
 
 
 def model_results(
-    model: Model, runs: Sequence[Run], speed: dict, truth: Path | Annotations, images_per_epoch: int
+    model: Model, runs: Sequence[Run], speed: dict, truth: Path | Annotations | None, images_per_epoch: int
 ) -> tuple[dict, list[Matches]]:
     """One entry of ``models``, and the matches of every finished run for what compares models.
 
     Args:
         speed: what ``speed.measure`` says of the model.
-        truth: the annotation file of the evaluation, or what ``truth_for`` made of it.
+        truth: the annotation file of the evaluation, or what ``truth_for`` made of it; None for no run that is done.
     """
     done = [run for run in runs if run.is_done]
     found = {name: [match(truth, detections_of(run, name)) for run in done] for name in ('single', 'padded')}

@@ -92,8 +92,8 @@ def test_classes_that_no_model_was_made_for_do_not_count(cfg, shapes_dir, tmp_pa
     assert entry['metrics']['AP']['mean'] == entry['nms']['without']['AP'] == entry['layers'][0]['AP'] == pytest.approx(1.0)
     assert entry['operating_point']['recall'] == 1.0 and entry['errors']['missed'] == pytest.approx(0.0) and len(entry['by_class']) == 2
     before = finished(tmp_path / 'before', dict(padded=found, single=found))  # evaluated when that was not noted yet
-    for runs in ([run, before], []):
-        assert set(truth_for(runs, truth).category_ids.tolist()) == all_categories
+    assert set(truth_for([run, before], truth).category_ids.tolist()) == all_categories
+    assert truth_for([], tmp_path / 'nowhere.json') is None
 
 
 def test_model_with_nms_is_shown_without_it(cfg, shapes_dir, tmp_path):

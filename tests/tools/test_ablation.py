@@ -3,15 +3,18 @@
 import json
 import math
 import runpy
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmdet.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
-from mmdet_detr_plugin.ablation import PLANS, Run, run_plan
+from mmdet_detr_plugin.ablation import PLANS, Run, run_plan, training
 from mmdet_detr_plugin.config_files import config_path, flat
 from mmdet_detr_plugin.datasets.shapes import write_split
 
@@ -74,8 +77,20 @@ def test_every_run_builds(plan):
             PARAM_SCHEDULERS.build(scheduler, default_args=dict(optimizer=wrapper))
 
 
-def test_trainings_and_results_of_other_settings_or_data_are_refused(tmp_path):
-    """In one work folder, with as many iterations an epoch: a run would go on from another's weights."""
+def test_trainings_and_results_of_other_settings_or_data_are_refused(tmp_path, monkeypatch):
+    """In one work folder, with as many iterations an epoch: a run would go on from another's weights. Trainings are stand-ins."""
+    commands = []
+
+    def trained(command, **kwargs):
+        commands.append(command)
+        work_dir = Path(command[command.index('--work-dir') + 1])
+        log = work_dir / '1' / 'vis_data' / 'scalars.json'
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text('{"time": 0.5, "iter": 2, "epoch": 1}\n{"coco/bbox_mAP": 0.25, "step": 1}\n')
+        (work_dir / 'last_checkpoint').write_text('epoch_1.pth')
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(training, 'subprocess', SimpleNamespace(run=trained))
     for seed, name in enumerate(('mine', 'other')):
         for split in ('train', 'test'):
             write_split(tmp_path / name, seed=seed, split=split, count=4)
@@ -86,7 +101,8 @@ def test_trainings_and_results_of_other_settings_or_data_are_refused(tmp_path):
 
     (result,) = go(run, 'results')
     (tmp_path / 'results' / 'short-seed0.json').unlink()  # as after an interruption
-    assert go(run, 'results')[0]['metrics'] == result['metrics']
+    assert go(run, 'results')[0]['metrics'] == result['metrics'] == dict(mAP=0.25)
+    assert ['--resume' in command for command in commands] == [False, True]
     faster = replace(run, options=run.options | {'optim_wrapper.optimizer.lr': 0.1})
     for arguments in ((run, 'of other data', 'other'), (faster, 'of another rate')):
         with pytest.raises(ValueError, match='short-seed0 holds a training with other settings or data'):
@@ -108,6 +124,7 @@ def test_trainings_and_results_of_other_settings_or_data_are_refused(tmp_path):
     for changed in (faster, replace(run, config='detr_r18-half_1xb2-40e_coco320')):
         with pytest.raises(ValueError, match=r'short-seed0.json was made with .*, this run has .*remove that file'):
             go(changed, 'results')
+    assert len(commands) == 2
 
 
 def test_failed_run_leaves_no_result_and_says_why(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import runpy
 import sys
 import time
 from pathlib import Path
@@ -77,11 +78,20 @@ def test_unfair_conditions_train_nothing(shapes_dir, tmp_path):
     assert not (tmp_path / 'work/runs').exists()
 
 
-def test_wrong_arguments_are_named(shapes_dir, tmp_path):
-    assert 'has no config' in compare(tmp_path, 'no-such-config', FASTER_RCNN, success=False)
-    assert 'at least two configs' in compare(tmp_path, LOCAL, '--data', shapes_dir, success=False)
-    assert 'no layout known here' in compare(tmp_path, LOCAL, FASTER_RCNN, '--data', ROOT / 'tools', success=False)
-    assert '--seeds must differ' in compare(tmp_path, LOCAL, FASTER_RCNN, '--seeds', 0, 0, success=False)
+def test_wrong_arguments_are_named(shapes_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def refusal(*args) -> str:  # in this process, which imports mmdet once
+        monkeypatch.setattr(sys, 'argv', ['compare.py', *map(str, args)])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(ROOT / 'tools/compare.py'), run_name='__main__')
+        assert stopped.value.code != 0
+        return f'{stopped.value.code} {capsys.readouterr().err}'
+
+    assert 'has no config' in refusal('no-such-config', FASTER_RCNN)
+    assert 'at least two configs' in refusal(LOCAL, '--data', shapes_dir)
+    assert 'no layout known here' in refusal(LOCAL, FASTER_RCNN, '--data', ROOT / 'tools')
+    assert '--seeds must differ' in refusal(LOCAL, FASTER_RCNN, '--seeds', 0, 0)
 
 
 def test_audit_command_compares_settings_and_pixels(shapes_dir, tmp_path):
