@@ -37,8 +37,8 @@ def main() -> None:
             f'\nno validation split was found: {drawn} of {len(records.images)} images were drawn at random for validation '
             f'(--val-fraction {args.val_fraction:g} --seed {args.seed})'
         )
-    if records.division and (kept := sum(os.path.abspath(image.path) in earlier for image in records.images)):
-        print(f'\n{kept} images stay in the split of the earlier conversion in {out}, {len(records.images) - kept} are new')
+        if kept := sum(os.path.abspath(image.path) in earlier for image in records.images):
+            print(f'\n{kept} images stay in the split of the earlier conversion in {out}, {len(records.images) - kept} are new')
     print('\nwrote ' + ', '.join(map(str, files)))
     print(f'next: python tools/make_config.py CONFIG {out}')
 

@@ -1,10 +1,11 @@
 """Trains the runs of a plan: goes on after an interruption, and takes no result for another one's."""
 
+import functools
 import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from ..config_files import annotation_file, config_path, configs_folder, flat, i
 from ..datasets.conversion import converted_folder
 from ..datasets.data_configs import config_for_dataset
 from ..files import sha256_of, write_json
+from ..preflight.folder import conversion_findings
 from .plans import OWN_DATA, Run
 
 
@@ -51,21 +53,24 @@ def run_plan(
     """
     results, common = [], dict(options or {})
     if data is not None:
-        name = data.resolve().name
+        source, name = data, data.resolve().name
         data, records = converted_folder(data, work_dir)
-        for reason, where in (records.notes if records else {}).items():
-            say(f'{reason}: {len(where)}, the first: {where[0]}')
+        for found in conversion_findings(source, records.notes if records else {}):
+            say(found.finding)
         content = json.loads((data / 'annotations' / 'train.json').read_text())
         common |= dict(data=name, train_images=len(content['images']), train_objects=len(content['annotations']))
+    digest = functools.cache(sha256_of)  # all runs are of the same files
     for run in runs:
         for seed in seeds:
             path = out / f'{run.name}-seed{seed}.json'
-            text, values = _config(run, seed, options or {}, data)
-            made_of = _made_of(text, values)
+            text, values, cfg = _config(run, seed, options or {}, data)
+            made_of = _made_of(cfg, digest)
             if not path.is_file():
                 say(f'{run.name}, seed {seed}: training')
                 out.mkdir(parents=True, exist_ok=True)
-                found = _train(run, work_dir / f'{run.name}-seed{seed}', text, values, made_of)
+                folder = work_dir / f'{run.name}-seed{seed}'
+                _claim(folder, cfg, made_of)
+                found = _train(run, folder, text, values)
                 about = dict(name=run.name, what=run.what, config=run.config, options=run.options, seed=seed)
                 write_json(path, about | found | dict(common=common, made_of=made_of))
             result = json.loads(path.read_text())
@@ -74,20 +79,19 @@ def run_plan(
     return results
 
 
-def _config(run: Run, seed: int, options: dict, data: Path | None) -> tuple[str, dict]:
-    """Text of a config, and what replaces its values."""
+def _config(run: Run, seed: int, options: dict, data: Path | None) -> tuple[str, dict, Config]:
+    """Text of a config, what replaces its values, and both together."""
     text = config_for_dataset(Path(config_path(run.config)), data) if data is not None else f'_base_ = {config_path(run.config)!r}\n'
     values = flat({**run.options, **options, 'randomness.seed': seed})
-    if data is not None:
-        num_classes = len(Config.fromstring(text, '.py').metainfo.classes)
-        values |= {key: num_classes for key in values if key.endswith('.num_classes')}
-    return text, values
-
-
-def _made_of(text: str, values: dict) -> dict[str, str]:
-    """Digests of what a result depends on: the recipe, and the annotations where they are there. Paths and seeds are no part of it."""
     cfg = Config.fromstring(text, '.py')
+    if data is not None:
+        values |= {key: len(cfg.metainfo.classes) for key in values if key.endswith('.num_classes')}
     cfg.merge_from_dict(values)
+    return text, values, cfg
+
+
+def _made_of(cfg: Config, digest: Callable[[Path], str]) -> dict[str, str]:
+    """Digests of what a result depends on: the recipe, and the annotations where they are there. Paths and seeds are no part of it."""
     hooks = [hook for hook in cfg.get('custom_hooks') or [] if not hook.type.startswith('mmdet_detr_plugin.')]  # ours change no result
     recipe = {key: cfg.get(key) for key in ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg')}
     loaders = {split: cfg[f'{split}_dataloader'] for split in ('train', 'val')}
@@ -95,7 +99,7 @@ def _made_of(text: str, values: dict) -> dict[str, str]:
     recipe_text = json.dumps(Config(dict(**recipe, hooks=hooks)).to_dict(), sort_keys=True, default=str)
     made_of = dict(recipe=hashlib.sha256(recipe_text.encode()).hexdigest())
     files = {split: annotation_file(loader) for split, loader in loaders.items()}
-    return made_of | {f'{split}_annotations': sha256_of(file) for split, file in files.items() if file.is_file()}
+    return made_of | {f'{split}_annotations': digest(file) for split, file in files.items() if file.is_file()}
 
 
 def _check_made_alike(path: Path, result: dict, run: Run, common: dict, made_of: dict) -> None:
@@ -115,8 +119,7 @@ def _check_made_alike(path: Path, result: dict, run: Run, common: dict, made_of:
         )
 
 
-def _train(run: Run, work_dir: Path, text: str, values: dict, made_of: dict) -> dict:
-    _claim(work_dir, text, values, made_of)
+def _train(run: Run, work_dir: Path, text: str, values: dict) -> dict:
     config = work_dir / 'trained.py'
     config.write_text(text)
     command = [sys.executable, '-W', 'ignore', str(mmdet_train_script()), str(config), '--work-dir', str(work_dir)]
@@ -132,10 +135,8 @@ def _train(run: Run, work_dir: Path, text: str, values: dict, made_of: dict) -> 
     )
 
 
-def _claim(work_dir: Path, text: str, values: dict, made_of: dict) -> None:
+def _claim(work_dir: Path, cfg: Config, made_of: dict) -> None:
     """Note what a folder's training is of, so that nothing else is ever taken for its beginning."""
-    cfg = Config.fromstring(text, '.py')
-    cfg.merge_from_dict(values)
     asked = dict(config=json.loads(json.dumps(cfg.to_dict(), default=str)), **made_of)
     note = work_dir / 'training_of.json'
     of_this = json.loads(note.read_text()) == asked if note.is_file() else not (work_dir / 'last_checkpoint').is_file()

@@ -114,21 +114,25 @@ def write_coco(records: DatasetRecords, out: Path, image_root: Path) -> list[Pat
     """
     for name in records.classes:
         check_class_name(name)
-    splits = sorted({image.split for image in records.images})
-    prefixes = ('', SEGMENTS) if records.is_panoptic else ('',)
     if out.is_dir() and not (out / 'annotations').resolve().is_relative_to(out.resolve()):
         raise ValueError(f'{out / "annotations"} is a link out of {out}, where nothing is written; choose another folder with --out')
-    possible = {(prefix, split): out / 'annotations' / f'{prefix}{split}.json' for prefix in ('', SEGMENTS) for split in SPLITS}
+    possible, paths = _paths(out), _paths(out, records)
     for (prefix, _), path in possible.items():
-        if prefix in prefixes and path.exists() and not is_converted(path):
+        if (records.is_panoptic or not prefix) and path.exists() and not is_converted(path):
             raise ValueError(f'{path} was not written by this tool and would be lost; choose another folder with --out')
-    paths = {key: path for key, path in possible.items() if key[0] in prefixes and key[1] in splits}
     for key in possible.keys() - paths.keys():
         if is_converted(possible[key]):  # of an earlier conversion
             possible[key].unlink()
     for (prefix, split), path in paths.items():
         write_json(path, _content(records, split, prefix == SEGMENTS, out, image_root))
     return list(paths.values())
+
+
+def _paths(out: Path, records: DatasetRecords | None = None) -> dict[tuple[str, str], Path]:
+    """(prefix, split) -> file that records are written to; without records every file that there can be."""
+    prefixes = ('',) if records and not records.is_panoptic else ('', SEGMENTS)
+    splits = {image.split for image in records.images} if records else SPLITS
+    return {(prefix, split): out / 'annotations' / f'{prefix}{split}.json' for prefix in prefixes for split in SPLITS if split in splits}
 
 
 def _content(records: DatasetRecords, split: str, panoptic: bool, out: Path, image_root: Path) -> dict:
@@ -207,13 +211,12 @@ def converted_folder(data: Path, work_dir: Path, panoptic: bool = False, may_cha
 
 def _is_written(records: DatasetRecords, out: Path, image_root: Path) -> bool:
     """Whether ``write_coco`` would find what it writes, notes about its making aside."""
-    splits, prefixes = {image.split for image in records.images}, ('', SEGMENTS) if records.is_panoptic else ('',)
-    wanted = {f'{prefix}{split}.json': (split, prefix == SEGMENTS) for prefix in prefixes for split in splits}
-    if {path.name for path in (out / 'annotations').glob('*.json')} != set(wanted):
+    paths = _paths(out, records)
+    if set((out / 'annotations').glob('*.json')) != set(paths.values()):
         return False
-    for name, (split, panoptic) in wanted.items():
-        content = json.loads((out / 'annotations' / name).read_text())
-        if {**content, 'info': None} != {**_content(records, split, panoptic, out, image_root), 'info': None}:
+    for (prefix, split), path in paths.items():
+        wanted = _content(records, split, prefix == SEGMENTS, out, image_root)
+        if {**json.loads(path.read_text()), 'info': None} != {**wanted, 'info': None}:
             return False
     return True
 

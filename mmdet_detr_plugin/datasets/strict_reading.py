@@ -11,7 +11,6 @@ from mmdet.structures import DetDataSample
 from mmengine.logging import print_log
 
 from .data_files import check_file_name, refuse_code
-from .panoptic.segments_as_instances import segments_as_instances
 from .sample_randomness import SampleRandomness
 
 
@@ -117,13 +116,12 @@ class StrictReading:
 
     def _left_out(self, content: dict) -> Iterator[str]:
         """Categories that the config does not name: right for a subset, and wrong where a class was added to the data since."""
-        names = {category['id']: category['name'] for category in content['categories']}
-        other = [name for name in names.values() if name not in self.metainfo['classes']]
-        count = sum(names.get(item.get('category_id')) in other for item in segments_as_instances(content).get('annotations', []))
+        other = {item['id']: item['name'] for item in content['categories'] if item['name'] not in self.metainfo['classes']}
+        count = other and sum(item.get('category_id') in other for item in content.get('annotations', []))
         if count:
             yield (
-                f'{count} annotations are of {list_names(other)}, which metainfo.classes does not name: these objects count as background. '
-                'If the data has new classes, make the config anew (tools/make_config.py)'
+                f'{count} annotations are of {list_names(list(other.values()))}, which metainfo.classes does not name: these objects count '
+                'as background. If the data has new classes, make the config anew (tools/make_config.py)'
             )
 
     def _check_classes(self, in_file: list[str]) -> None:

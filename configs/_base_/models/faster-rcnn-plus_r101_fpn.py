@@ -1,7 +1,3 @@
-# The paper's "+" baseline: boxes and proposals are regressed with GIoU loss alone, of weights 20 and 1 (appendix A.4).
-_base_ = './faster-rcnn_r101_fpn.py'
+_base_ = './faster-rcnn-plus_r50_fpn.py'
 
-model = dict(
-    rpn_head=dict(reg_decoded_bbox=True, loss_bbox=dict(_delete_=True, type='GIoULoss', loss_weight=1.0)),
-    roi_head=dict(bbox_head=dict(reg_decoded_bbox=True, loss_bbox=dict(_delete_=True, type='GIoULoss', loss_weight=20.0))),
-)
+model = dict(backbone=dict(depth=101, init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet101-63fe2227.pth')))
