@@ -91,36 +91,45 @@ def mmdet_train_script() -> Path:
     return Path(find_spec('mmdet').origin).parent / '.mim' / 'tools' / 'train.py'
 
 
-def nested_datasets(dataloader: dict) -> list[dict]:
-    """The data set of a loader and those that lie in it, the innermost last; one that is empty where there is none."""
-    datasets = [dataloader.get('dataset', {})]
-    while isinstance(datasets[-1].get('dataset'), dict):
-        datasets.append(datasets[-1]['dataset'])
-    return datasets
-
-
-def innermost_dataset(dataloader: dict) -> dict:
-    """The data set's config inside whatever wraps it; empty where there is none."""
-    return nested_datasets(dataloader)[-1]
-
-
 def dataset_chains(dataloader: dict) -> list[list[dict]]:
     """Of each data set that reads images, the configs from the outermost wrapper to its own.
 
     There are several chains where a ``ConcatDataset`` joins data sets, and one of an empty config where there is no data set.
     """
 
-    def chains(dataset: dict) -> list[list[dict]]:
-        parts = dataset.get('datasets') or [dataset.get('dataset')]
-        return [[dataset, *chain] for part in parts if isinstance(part, dict) for chain in chains(part)] or [[dataset]]
+    def chains(dataset: object) -> list[list[dict]]:
+        if not isinstance(dataset, dict):
+            return []
+        joined = dataset.get('datasets')
+        if isinstance(joined, (list, tuple)):
+            return [[dataset, *chain] for part in joined for chain in chains(part)]
+        return [[dataset, *chain] for chain in chains(dataset.get('dataset'))] or [[dataset]]
 
-    return chains(dataloader.get('dataset') or {})
+    return chains(dataloader.get('dataset')) or [[{}]]
+
+
+def innermost_dataset(dataloader: dict) -> dict:
+    """The data set's config inside whatever wraps it, the first one's where several are joined; empty where there is none."""
+    return dataset_chains(dataloader)[0][-1]
+
+
+def annotation_files(dataloader: dict) -> list[Path]:
+    """The COCO JSON of each data set of a loader; none for data sets that have no such file."""
+    datasets = [chain[-1] for chain in dataset_chains(dataloader)]
+    return [Path(dataset.get('data_root') or '') / dataset['ann_file'] for dataset in datasets if dataset.get('ann_file')]
 
 
 def annotation_file(dataloader: dict) -> Path:
-    """The COCO JSON that a loader reads."""
-    dataset = innermost_dataset(dataloader)
-    return Path(dataset.get('data_root') or '') / dataset['ann_file']
+    """The COCO JSON of a loader's one data set.
+
+    Raises:
+        ValueError: when there is another number of them.
+    """
+    files = annotation_files(dataloader)
+    if len(files) != 1:
+        named = ', '.join(map(str, files)) or 'none'
+        raise ValueError(f'expected a loader that reads one annotation file, got {len(files)} ({named})')
+    return files[0]
 
 
 def image_folder(dataloader: dict) -> Path:

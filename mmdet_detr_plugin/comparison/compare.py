@@ -13,7 +13,7 @@ from ..preflight import findings, read_annotations
 from ..preflight.finding import ERROR, Finding
 from . import speed
 from .audit import AuditItem, audit, delivered_item, is_fair
-from .context import budget, data_facts, how_to_repeat
+from .context import budget, data_facts, how_to_repeat, images_per_epoch
 from .evaluators import box_evaluator
 from .execution import Launch, Run, execute
 from .pictures import draw_examples
@@ -94,7 +94,7 @@ class Comparison:
     def _results(self, items: Sequence[AuditItem], preflight: Sequence[tuple[str, Finding]], speeds: dict[str, dict]) -> dict:
         first, labels, runs = self.models[0].cfg, self.labels, self.runs()
         facts = data_facts(first, self.data_name)
-        images, truth_file = facts['splits']['train']['images'], Path(box_evaluator(first)['ann_file'])
+        images, truth_file = images_per_epoch(first), Path(box_evaluator(first)['ann_file'])
         entries, matches, truth = [], {}, truth_for(runs, truth_file)
         for model in self.models:
             own, label = [run for run in runs if run.model == model.name], labels[model.name]

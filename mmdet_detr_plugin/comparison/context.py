@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
 
 from ..benchmark.results import machine
-from ..config_files import annotation_file, innermost_dataset
+from ..config_files import annotation_files, innermost_dataset
 from ..datasets.panoptic.segments_as_instances import segments_as_instances
 from .preparation import Model
 
@@ -19,31 +20,42 @@ VERSIONS = ('python', 'torch', 'mmcv', 'mmdet', 'mmengine', 'scipy')
 
 def data_facts(cfg: Config, name: str) -> dict:
     """Images and objects of every split, and of every class; ``test`` is left out where it is the same as ``val``."""
-    files = {split: annotation_file(cfg[f'{split}_dataloader']) for split in ('train', 'val', 'test') if cfg.get(f'{split}_dataloader')}
+    files = {split: annotation_files(cfg[f'{split}_dataloader']) for split in ('train', 'val', 'test') if cfg.get(f'{split}_dataloader')}
     evaluated_on = 'test'
-    if 'val' in files and files['val'].resolve() == files['test'].resolve():
+    if 'val' in files and [path.resolve() for path in files['val']] == [path.resolve() for path in files['test']]:
         del files['test']
         evaluated_on = 'val'
-    contents = {split: segments_as_instances(json.loads(path.read_text())) for split, path in files.items()}
+    contents = {
+        split: [segments_as_instances(json.loads(path.read_text())) for path in dict.fromkeys(paths)]  # joined with itself, it is one
+        for split, paths in files.items()
+    }
+    first = contents['train'][0]
     classes = (innermost_dataset(cfg.train_dataloader).get('metainfo') or {}).get('classes')
-    classes = classes or [category['name'] for category in contents['train']['categories']]
-    objects = {split: _objects_of(content, classes) for split, content in contents.items()}
-    by_class = {split: Counter(name for _, name in found) for split, found in objects.items()}
+    classes = classes or [category['name'] for category in first['categories']]
+    objects = {split: [_objects_of(content, classes) for content in of_split] for split, of_split in contents.items()}
+    by_class = {split: Counter(name for found in of_split for _, name in found) for split, of_split in objects.items()}
     splits = {}
-    for split, content in contents.items():
-        with_objects, images = {image for image, _ in objects[split]}, len(content['images'])
-        splits[split] = dict(images=images, objects=len(objects[split]), empty_images=images - len(with_objects))
+    for split, of_split in contents.items():
+        images = sum(len(content['images']) for content in of_split)
+        with_objects = sum(len({image for image, _ in found}) for found in objects[split])
+        splits[split] = dict(images=images, objects=sum(map(len, objects[split])), empty_images=images - with_objects)
     return dict(
         name=name,
-        layout=(contents['train'].get('info') or {}).get('source'),
+        layout=(first.get('info') or {}).get('source'),
         splits=splits,
         evaluated_on=evaluated_on,
         classes=[dict(name=item, objects={split: counts[item] for split, counts in by_class.items()}) for item in classes],
     )
 
 
+def images_per_epoch(cfg: Config) -> int:
+    """How many images an epoch of training shows: those that filters leave, repeated and joined as the config says."""
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    return len(DATASETS.build(cfg.train_dataloader.dataset))
+
+
 def budget(models: Sequence[Model], seeds: Sequence[int], images: int, processes: int) -> dict:
-    """Epochs, images in a step over all processes, and images seen in a training."""
+    """Epochs, images in a step over all processes, and images seen in a training of epochs of ``images``."""
     first = models[0]
     batch = first.cfg.train_dataloader.batch_size * processes * first.cfg.optim_wrapper.get('accumulative_counts', 1)
     return dict(epochs=first.epochs, batch_size=batch, images_seen=first.epochs and first.epochs * images, seeds=list(seeds))

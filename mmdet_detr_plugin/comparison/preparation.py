@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..config_files import annotation_file, find_config, innermost_dataset, read_config
+from ..config_files import annotation_file, annotation_files, dataset_chains, find_config, read_config
 from ..datasets.conversion import converted_folder, is_converted
 from ..datasets.data_configs import config_for_dataset, trains_on_segments
 from ..files import sha256_of, write_atomically, write_json
@@ -208,7 +208,7 @@ def write_settings(models: Sequence[Model], settings: dict, work_dir: Path, curv
 def _digests(models: Sequence[Model]) -> dict[str, str]:
     """Of annotation files and weights, by path: finished runs started from these, and were trained and evaluated on these."""
     loaders = [model.cfg.get(f'{split}_dataloader') or {} for model in models for split in ('train', 'val', 'test')]
-    files = {annotation_file(loader) for loader in loaders if innermost_dataset(loader).get('ann_file')}
+    files = {path for loader in loaders for path in annotation_files(loader)}
     for cfg in (model.cfg for model in models):
         evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         named = [cfg.get('load_from'), backbone_weights(cfg.to_dict()), *(evaluator.get('ann_file') for evaluator in evaluators)]
@@ -222,7 +222,22 @@ def _check(cfg: Config, path: Path) -> None:
     ]
     if missing:
         raise ValueError(f'{path} is no complete training config: it has no {", ".join(missing)}')
+    files = annotation_files(cfg.train_dataloader)
+    others = [str(file) for file in files if file.is_file() and not _is_json_object(file)]
+    if others or len(files) < len(dataset_chains(cfg.train_dataloader)):
+        found = others[0] if others else 'a data set without ann_file'
+        raise ValueError(
+            f"{path}: comparisons are made on COCO's annotations, and train_dataloader reads {found}; "
+            'convert the data with tools/convert_dataset.py, or name them with --data'
+        )
     try:
+        annotation_file(cfg.test_dataloader)
         check_evaluators(cfg)
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
+
+
+def _is_json_object(path: Path) -> bool:
+    """Whether a file starts like COCO's annotations, which may be too large to be parsed only to know it."""
+    with path.open('rb') as file:
+        return file.read(100).lstrip().startswith(b'{')

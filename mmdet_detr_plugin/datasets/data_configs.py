@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config_files import innermost_dataset, nested_datasets, read_config
+from ..config_files import dataset_chains, innermost_dataset, read_config
 from .conversion import SEGMENTS, check_class_name, is_converted
 
 
@@ -85,11 +85,10 @@ test_evaluator = {evaluator('test_evaluator', test)}
 
 def _depth(dataloader: dict, key: str, config_file: Path) -> int:
     """How many data sets lie in each other in a loader."""
-    datasets = nested_datasets(dataloader)
-    if 'datasets' in datasets[-1]:
-        kind = datasets[-1].get('type')
-        raise ValueError(f'{config_file} has several data sets in {key} ({kind}); expected one, to be replaced by the data')
-    return len(datasets)
+    chain = dataset_chains(dataloader)[0]
+    if joined := next((dataset for dataset in chain if 'datasets' in dataset), None):
+        raise ValueError(f'{config_file} has several data sets in {key} ({joined.get("type")}); expected one, to be replaced by the data')
+    return len(chain)
 
 
 def _evaluator(evaluator: dict | None, split: str, images: Path, whole: bool = True) -> str:

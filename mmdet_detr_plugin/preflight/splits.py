@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..config_files import dataset_chains
 from .annotations import Annotations, read_annotations
 from .config_facts import dict_at, kind, whole
 from .finding import ERROR, NOTE, WARNING, Finding, guarded
@@ -132,20 +133,16 @@ def read_data(cfg: Config, read: Callable[..., Annotations] = read_annotations) 
     return reader.data
 
 
-def _datasets(node: object, repeats: int = 1) -> Iterator[tuple[dict, int]]:
+def _datasets(loader: dict) -> Iterator[tuple[dict, int]]:
     """The data sets inside whatever wraps, repeats or joins them, and how often an epoch goes through each."""
-    if not isinstance(node, dict):
-        return
-    if isinstance(node.get('datasets'), (list, tuple)):
-        for inner in node['datasets']:
-            yield from _datasets(inner, repeats)
-    elif isinstance(node.get('dataset'), dict):
-        times = whole(node, 'times', 1) if kind(node) == 'RepeatDataset' else 1
-        for inner, inner_repeats in _datasets(node['dataset'], repeats * times):
-            # a wrapper such as MultiImageMixDataset resizes after the data set's own pipeline
-            yield {**inner, 'pipeline': [*(inner.get('pipeline') or []), *(node.get('pipeline') or [])]}, inner_repeats
-    else:
-        yield node, repeats
+    for *wrappers, inner in dataset_chains(loader):
+        pipeline, repeats = list(inner.get('pipeline') or []), 1
+        for wrapper in reversed(wrappers):
+            if kind(wrapper) == 'RepeatDataset':
+                repeats *= whole(wrapper, 'times', 1)
+            pipeline += wrapper.get('pipeline') or []  # MultiImageMixDataset resizes after the data set's own pipeline
+        if inner:
+            yield ({**inner, 'pipeline': pipeline} if wrappers else inner), repeats
 
 
 class _Reader:
@@ -162,7 +159,7 @@ class _Reader:
 
     def read_loader(self, loader: str, node: dict) -> list[Finding]:
         """All data sets of a loader. Findings are collected here; the list that is returned is empty."""
-        inner, batch_size = list(_datasets(node.get('dataset'))), whole(node, 'batch_size') or 1
+        inner, batch_size = list(_datasets(node)), whole(node, 'batch_size') or 1
         if not inner:
             what = f'{loader}_dataloader has no data set: its "dataset" is {node.get("dataset")!r}'
             self.find(ERROR, what, 'set dataset=dict(type=..., data_root=..., ann_file=..., data_prefix=...)')

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmdet_detr_plugin.comparison.compare import Comparison
 from mmdet_detr_plugin.comparison.execution import Launch
 from mmdet_detr_plugin.comparison.preparation import load_models, set_epochs, short_names, training_config, write_settings
+from mmdet_detr_plugin.config_files import config_path
 
 from ..conftest import ROOT
 
@@ -38,6 +39,31 @@ def test_what_a_conversion_leaves_out_is_told_before_anything_is_trained(shapes_
     told = [(model, found.finding) for model, found in comparison.preflight() if 'nowhere.png' in found.finding]
     assert len(told) == 1 and told[0][0] == '' and 'missing' in told[0][1] and ': 2, the first' in told[0][1]
     assert load_models([DETR], tmp_path / 'run/data')[0].conversion == ()  # converted before, and told then
+
+
+def test_data_that_a_report_could_not_count_are_refused_before_training(tmp_path):
+    content = Config.fromfile(config_path(DETR)).to_dict()
+    inner, test = content['train_dataloader']['dataset'], content['test_dataloader']['dataset']
+    (tmp_path / 'train.txt').write_text('000001\n')
+    voc = dict(type='VOCDataset', data_root=str(tmp_path), ann_file='train.txt')
+    for key, dataset, complaint in (
+        (
+            'train_dataloader',
+            dict(type='ConcatDataset', datasets=[inner, voc]),
+            rf"COCO's annotations, .*reads {tmp_path}/train.txt; convert",
+        ),
+        ('train_dataloader', dict(type='ConcatDataset', datasets=[inner, dict(type='Mine')]), 'reads a data set without ann_file'),
+        ('test_dataloader', dict(type='ConcatDataset', datasets=[test, test]), 'one annotation file, got 2'),
+    ):
+        changed = Config(content)
+        changed[key].dataset = dataset
+        changed.dump(tmp_path / 'mine.py')
+        with pytest.raises(ValueError, match=f'mine.py: .*{complaint}'):
+            load_models([tmp_path / 'mine.py'])
+    changed = Config(content)
+    changed.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[inner, inner])
+    changed.dump(tmp_path / 'mine.py')
+    assert load_models([tmp_path / 'mine.py'])[0].cfg.train_dataloader.dataset.type == 'ConcatDataset'
 
 
 def test_epochs_move_the_schedule_in_proportion():

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 
 from mmdet_detr_plugin.comparison.compare import Comparison, stopping
-from mmdet_detr_plugin.comparison.context import data_facts
+from mmdet_detr_plugin.comparison.context import data_facts, images_per_epoch
 from mmdet_detr_plugin.comparison.execution import Launch, Run
 from mmdet_detr_plugin.comparison.preparation import Model
 from mmdet_detr_plugin.comparison.report.write import write_report
@@ -149,6 +149,25 @@ def test_data_facts_count_every_split_once(cfg, shapes_dir):
     stars = data_facts(cfg, 'stars')['splits']['train']
     ids = [item['image_id'] for item in objects if item['category_id'] == 4]
     assert stars['objects'] == len(ids) > 0 and stars['empty_images'] == facts['splits']['train']['images'] - len(set(ids)) > 0
+
+
+def test_joined_and_repeated_training_data_count_as_they_are_seen(cfg, shapes_dir, tmp_path):
+    cfg = Config(cfg.to_dict())
+    alone, seen_alone = data_facts(cfg, 'shapes'), images_per_epoch(cfg)
+    content = json.loads((shapes_dir / 'annotations/train.json').read_text())
+    content |= dict(images=content['images'][:3], annotations=[dict(content['annotations'][0], image_id=content['images'][0]['id'])])
+    (tmp_path / 'few.json').write_text(json.dumps(content))
+    inner = cfg.train_dataloader.dataset
+    few = dict(inner, ann_file=str(tmp_path / 'few.json'), filter_cfg=dict(filter_empty_gt=True))
+    repeated = dict(type='RepeatDataset', times=4, dataset=few)
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[inner, repeated])
+    facts = data_facts(cfg, 'shapes')
+    train, before = facts['splits']['train'], alone['splits']['train']
+    assert train['images'] == before['images'] + 3 and train['objects'] == before['objects'] + 1
+    assert train['empty_images'] == before['empty_images'] + 2 and facts['classes'][0]['name'] == 'circle'
+    assert images_per_epoch(cfg) == seen_alone + 4  # one of the three has an object
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[inner, inner])
+    assert data_facts(cfg, 'shapes')['splits']['train'] == before and images_per_epoch(cfg) == 2 * seen_alone
 
 
 def test_summary_ignores_what_is_not_known():
