@@ -14,7 +14,7 @@ from ..files import sha256_of, write_atomically, write_json
 from ..preflight.config_facts import backbone_weights
 from ..preflight.finding import Finding
 from ..preflight.folder import conversion_findings
-from .evaluators import check_evaluators
+from .evaluators import box_evaluator, check_evaluators
 
 CURVE_POINTS = 10
 HOOK_EPOCHS = ('switch_epoch', 'begin_epoch', 'stop_epoch', 'num_last_epochs')  # of mmdet's and mmengine's hooks
@@ -148,9 +148,18 @@ def training_config(model: Model, curve_points: int = CURVE_POINTS) -> Config:
     _save_safely(cfg)
     _log_locally(cfg)
     cfg.default_hooks.logger.update(interval=min(cfg.default_hooks.logger.get('interval', 50), 10))
-    if cfg.model.type == 'mmdet_detr_plugin.DETR':
+    if cfg.model.type == 'mmdet_detr_plugin.DETR' and _validates_boxes(cfg):
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=MATCHING_HOOK)]
     return cfg
+
+
+def _validates_boxes(cfg: Config) -> bool:
+    """Whether there are validation images and boxes that the record of matching can use."""
+    try:
+        box_evaluator(cfg, 'val')
+    except ValueError:
+        return False
+    return bool(cfg.get('val_dataloader'))
 
 
 def _save_safely(cfg: Config) -> None:

@@ -17,12 +17,13 @@ TRAINED_ON = 'training_annotations_sha256'  # in the message hub, and so in chec
 TRAINING_STREAM = 0  # apart from the samples' streams
 
 
-def annotation_path(dataset) -> Path | None:
-    """The local file that a data set's annotations come from, inside whatever wraps it; None where there is none."""
-    while not hasattr(dataset, 'ann_file') and hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
-    path = Path(getattr(dataset, 'ann_file', None) or '.')
-    return path if path.is_file() else None
+def annotation_paths(dataset) -> list[Path]:
+    """The local files that a data set's annotations come from, inside whatever wraps or joins it; none where there are none."""
+    if not hasattr(dataset, 'ann_file'):
+        inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+        return [path for part in inner if part is not None for path in annotation_paths(part)]
+    path = Path(dataset.ann_file or '.')
+    return [path] if path.is_file() else []
 
 
 @HOOKS.register_module()
@@ -95,13 +96,15 @@ class EpochSeedHook(Hook):
                 'batch size, the number of processes or the data set has changed. Resume with those of the first start, or start a new run '
                 'with load_from and without resume'
             )
-        if (path := annotation_path(runner.train_dataloader.dataset)) is None:
+        paths = annotation_paths(runner.train_dataloader.dataset)
+        if not paths:
             return
-        digest, info = sha256_of(path), runner.message_hub.runtime_info
+        digest, info = ','.join(map(sha256_of, paths)), runner.message_hub.runtime_info
         if runner.iter and info.get(TRAINED_ON, digest) != digest:
             raise ValueError(
-                f'{path} is not the file that the checkpoint to resume from was trained on: its content has changed. Validation could hold '
-                'images that were trained on. Resume with the file of the first start, or start a new run with load_from and without resume'
+                f'{", ".join(map(str, paths))} is not the file that the checkpoint to resume from was trained on: its content has changed. '
+                'Validation could hold images that were trained on. Resume with the file of the first start, or start a new run with '
+                'load_from and without resume'
             )
         runner.message_hub.update_info(TRAINED_ON, digest)
 

@@ -107,6 +107,9 @@ def test_trained_config_is_evaluated_for_a_curve_and_the_users_is_untouched():
     assert cfg.train_cfg.val_interval == 2 and cfg.custom_hooks[-1].type == 'mmdet_detr_plugin.MatchingRecordHook'
     assert model.cfg.pretty_text == before
     assert 'MatchingRecordHook' not in training_config(load_models([FASTER_RCNN])[0]).pretty_text
+    without = load_models([DETR])[0]
+    without.cfg.update(val_dataloader=None, val_evaluator=None, val_cfg=None)
+    assert 'MatchingRecordHook' not in training_config(without).pretty_text  # it looks at validation images
     model.cfg.optim_wrapper.accumulative_counts = 8  # which mmengine's scaling of the rate does not know of
     base = model.cfg.auto_scale_lr.base_batch_size
     assert training_config(model).auto_scale_lr.base_batch_size * 8 == base == model.cfg.auto_scale_lr.base_batch_size

@@ -3,8 +3,20 @@
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.registry import DATASETS
+from torch.utils.data import ConcatDataset
 
-from .tiny_training import tiny_runner
+from .tiny_training import TinyData, tiny_runner
+
+
+@DATASETS.register_module()
+class TinyJoined(TinyData):
+    """A wrapper of joined data sets, of which it has the annotations alone."""
+
+    def __init__(self, files: list[str]) -> None:
+        super().__init__()
+        del self.ann_file
+        self.dataset = ConcatDataset([TinyData(ann_file=file) for file in files])
 
 
 class Record(Hook):
@@ -88,6 +100,23 @@ def test_resuming_on_annotations_that_have_changed_is_refused(tmp_path, wrapped)
         with pytest.raises(ValueError, match=r'train.json is not the file .* was trained on.*load_from'):
             tiny_runner(tmp_path / run, epochs=3, resume=True, train_dataloader=loader).train()
     tiny_runner(tmp_path / 'new', epochs=1, load_from=str(tmp_path / 'run' / 'epoch_2.pth'), train_dataloader=loader).train()
+
+
+def test_each_of_joined_data_sets_counts_for_what_was_trained_on(tmp_path):
+    files = [tmp_path / name for name in ('day.json', 'night.json')]
+    for file in files:
+        file.write_text('{}')
+    joined = dict(type='TinyJoined', files=[str(file) for file in files])
+    loader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler'), dataset=joined)
+
+    def train(**settings):
+        tiny_runner(tmp_path / 'run', train_dataloader=loader, **settings).train()
+
+    train(epochs=1)
+    train(epochs=2, resume=True)
+    files[1].write_text('{"images": [1]}')
+    with pytest.raises(ValueError, match=r'day.json, .*night.json is not the file .* was trained on'):
+        train(epochs=3, resume=True)
 
 
 def test_resuming_with_another_seed_is_refused(tmp_path):
