@@ -8,7 +8,8 @@ from pathlib import Path
 from mmengine.config import Config
 from torch import Tensor
 
-from ..config_files import innermost_dataset
+from ..config_files import dataset_chains
+from ..preflight.config_facts import kind
 from .architecture import infer_model, resnet_layout, shapes_of
 
 
@@ -80,7 +81,7 @@ def preprocessor_config(cfg: Config | None, is_panoptic: bool = False) -> dict:
     """``preprocessor_config.json``: how test images are resized and normalised; the paper's way without a config.
 
     Raises:
-        ValueError: when the config feeds BGR, which ``DetrImageProcessor`` cannot.
+        ValueError: when the config feeds BGR, or resizes in a way that ``DetrImageProcessor`` cannot.
     """
     size, mean, std = dict(shortest_edge=800, longest_edge=1333), (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     if cfg is not None:
@@ -89,11 +90,12 @@ def preprocessor_config(cfg: Config | None, is_panoptic: bool = False) -> dict:
             raise ValueError(
                 "the config feeds images as BGR; HF's DetrImageProcessor has RGB only; name a .safetensors file to write weights alone"
             )
-        mean, std, size = preprocessor.mean, preprocessor.std, _test_size(cfg) or size
+        mean, std = preprocessor.mean, preprocessor.std
+        size = _test_size(cfg) if cfg.get('test_dataloader') else size
     return dict(
         image_processor_type='DetrImageProcessor',
-        do_resize=True,
-        size=size,
+        do_resize=size is not None,
+        size=size or dict(shortest_edge=800, longest_edge=1333),  # which it must have, and does not use then
         do_normalize=True,
         image_mean=[value / 255 for value in mean],
         image_std=[value / 255 for value in std],
@@ -103,12 +105,18 @@ def preprocessor_config(cfg: Config | None, is_panoptic: bool = False) -> dict:
 
 
 def _test_size(cfg: Config) -> dict | None:
-    resizing = next(
-        (step for step in innermost_dataset(cfg.get('test_dataloader', {})).get('pipeline', ()) if step['type'] == 'Resize'), None
-    )
-    if resizing is None or 'scale' not in resizing:
+    """What test images are resized to; None where they stay as they are."""
+    steps = [step for dataset in reversed(dataset_chains(cfg.test_dataloader)[0]) for step in dataset.get('pipeline') or []]
+    resizing = [step for step in steps if 'Resize' in kind(step)]
+    if not resizing or (len(resizing) == 1 and resizing[0].get('scale_factor') in (1, 1.0)):
         return None
-    width, height = resizing['scale']
-    if resizing.get('keep_ratio', False):
+    if len(resizing) > 1 or kind(resizing[0]) not in ('Resize', 'FixScaleResize') or not resizing[0].get('scale'):
+        raise ValueError(
+            f"the test pipeline resizes by {[dict(step) for step in resizing]}; HF's DetrImageProcessor only resizes once, to one scale. "
+            'Evaluate with Resize(scale=...), or name a .safetensors file to write weights alone'
+        )
+    scale = resizing[0]['scale']
+    width, height = (scale, scale) if isinstance(scale, int) else scale
+    if resizing[0].get('keep_ratio', kind(resizing[0]) == 'FixScaleResize'):
         return dict(shortest_edge=min(width, height), longest_edge=max(width, height))
     return dict(height=height, width=width)

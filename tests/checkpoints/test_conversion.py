@@ -17,6 +17,7 @@ from mmengine.logging import HistoryBuffer
 
 from mmdet_detr_plugin.checkpoints.class_rows import COCO_ROWS, PANOPTIC_ROWS
 from mmdet_detr_plugin.checkpoints.convert_file import convert_file
+from mmdet_detr_plugin.checkpoints.hf_files import preprocessor_config
 from mmdet_detr_plugin.checkpoints.reading import history_statistic
 from mmdet_detr_plugin.config_files import config_path
 
@@ -193,6 +194,26 @@ model['data_preprocessor'] = dict(mean=[127.5] * 3, std=[51.0] * 3)
     with pytest.raises(ValueError, match='feeds images as BGR'):
         convert_file(tmp_path / 'trained.pth', tmp_path / 'no', to='hf', config=path)
     assert not (tmp_path / 'no').exists()
+
+
+def test_hf_folder_has_the_size_of_any_test_pipeline():
+    cfg = Config.fromfile(config_path('detr_r18-half_1xb2-12e_coco320'))
+    steps = cfg.test_dataloader.dataset.pipeline
+    number = next(number for number, step in enumerate(steps) if step.type == 'Resize')
+
+    def sized(**step) -> tuple:
+        steps[number] = step
+        found = preprocessor_config(cfg)
+        return found['do_resize'], found['size']
+
+    assert sized(type='mmdet.Resize', scale=(512, 384)) == (True, dict(height=384, width=512))
+    assert sized(type='mmcv.Resize', scale=300, keep_ratio=True) == (True, dict(shortest_edge=300, longest_edge=300))
+    assert not sized(type='Resize', scale_factor=1.0)[0] and not sized(type='PackDetInputs')[0]
+    for step in (dict(type='Resize', scale_factor=0.5), dict(type='RandomChoiceResize', scales=[(300, 300)])):
+        with pytest.raises(ValueError, match=f'{step["type"]}.*only resizes once, to one scale. Evaluate with'):
+            sized(**step)
+    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[cfg.test_dataloader.dataset])
+    assert sized(type='Resize', scale=(320, 240), keep_ratio=True) == (True, dict(shortest_edge=240, longest_edge=320))
 
 
 def test_converted_weights_fill_the_model_and_load_everywhere(tmp_path):
