@@ -12,6 +12,8 @@ from ..config_files import dataset_chains
 from ..preflight.config_facts import kind
 from .architecture import infer_model, resnet_layout, shapes_of
 
+PAPERS_SIZE = dict(shortest_edge=800, longest_edge=1333)
+
 
 def classes_of(folder: Path) -> tuple[str, ...] | None:
     """Class names in row order, from the ``config.json`` of a folder; None when there is none.
@@ -83,7 +85,7 @@ def preprocessor_config(cfg: Config | None, is_panoptic: bool = False) -> dict:
     Raises:
         ValueError: when the config feeds BGR, or resizes in a way that ``DetrImageProcessor`` cannot.
     """
-    size, mean, std = dict(shortest_edge=800, longest_edge=1333), (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    size, mean, std = PAPERS_SIZE, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     if cfg is not None:
         preprocessor = cfg.model.data_preprocessor
         if not preprocessor.get('bgr_to_rgb', False):
@@ -95,7 +97,7 @@ def preprocessor_config(cfg: Config | None, is_panoptic: bool = False) -> dict:
     return dict(
         image_processor_type='DetrImageProcessor',
         do_resize=size is not None,
-        size=size or dict(shortest_edge=800, longest_edge=1333),  # which it must have, and does not use then
+        size=size or PAPERS_SIZE,  # which it must have, and does not use then
         do_normalize=True,
         image_mean=[value / 255 for value in mean],
         image_std=[value / 255 for value in std],
@@ -117,6 +119,6 @@ def _test_size(cfg: Config) -> dict | None:
         )
     scale = resizing[0]['scale']
     width, height = (scale, scale) if isinstance(scale, int) else scale
-    if resizing[0].get('keep_ratio', kind(resizing[0]) == 'FixScaleResize'):
+    if resizing[0].get('keep_ratio', False):
         return dict(shortest_edge=min(width, height), longest_edge=max(width, height))
     return dict(height=height, width=width)

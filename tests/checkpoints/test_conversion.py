@@ -208,6 +208,7 @@ def test_hf_folder_has_the_size_of_any_test_pipeline():
 
     assert sized(type='mmdet.Resize', scale=(512, 384)) == (True, dict(height=384, width=512))
     assert sized(type='mmcv.Resize', scale=300, keep_ratio=True) == (True, dict(shortest_edge=300, longest_edge=300))
+    assert sized(type='FixScaleResize', scale=(512, 384)) == (True, dict(height=384, width=512))  # keeps no ratio unless told to
     assert not sized(type='Resize', scale_factor=1.0)[0] and not sized(type='PackDetInputs')[0]
     for step in (dict(type='Resize', scale_factor=0.5), dict(type='RandomChoiceResize', scales=[(300, 300)])):
         with pytest.raises(ValueError, match=f'{step["type"]}.*only resizes once, to one scale. Evaluate with'):

@@ -1,5 +1,6 @@
 """The project's own command lines, scripts and pages."""
 
+import json
 import re
 import runpy
 import subprocess
@@ -155,6 +156,31 @@ def test_links_between_pages_lead_somewhere(page):
         assert target.is_file(), link
         headings = re.findall(r'^#+ (.+)$', re.sub(r'```.*?```', '', target.read_text(), flags=re.S), re.M) if anchor else []
         assert not anchor or anchor in {re.sub(r'[^\w -]', '', text.lower()).replace(' ', '-') for text in headings}, link
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_pages_are_whole(page):
+    """What an edit that went wrong leaves behind: a block of code that does not end, a part that stands twice."""
+    text = page.read_text()
+    fences = re.findall(r'^```(\w*)$', text, re.M)
+    assert len(fences) % 2 == 0 and all(fences[::2]) and not any(fences[1::2])
+    parts = [part for part in text.split('\n\n') if part.count('\n') > 1]
+    assert not [part for part in parts if parts.count(part) > 1]
+
+
+@pytest.mark.parametrize(
+    'folder, figures', [('small/results/aids', ('mAP', 'mAP_50')), ('shapes/results/parts', ('mAP', 'mAP_50', 'mAP_75'))]
+)
+def test_ablation_tables_are_those_of_the_kept_results(folder, figures):
+    text = (ROOT / 'docs/little_data.md').read_text()
+    table = text.split(f'configs/{folder}/', 1)[1].split('\n\n')[1]
+    shown = sorted([float(cell) for cell in row.strip('|').split('|')[1:]] for row in table.splitlines()[2:])
+    results = [json.loads(path.read_text()) for path in (ROOT / 'configs' / folder).glob('*.json')]
+    kept = sorted(
+        [*(found['metrics'][name] for name in ('mAP', 'mAP_50', 'mAP_75')[:figures]), found['seconds_per_epoch']] for found in results
+    )
+    assert [row[:-1] for row in shown] == [row[:-1] for row in kept]
+    assert [row[-1] for row in shown] == pytest.approx([row[-1] for row in kept], abs=0.5)  # whole seconds
 
 
 def test_commands_of_the_pages_have_the_options_they_show(monkeypatch, capsys):
