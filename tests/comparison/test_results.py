@@ -125,6 +125,8 @@ def test_failed_and_missing_runs_are_reported_beside_the_others(cfg, shapes_dir,
 
 def test_report_of_nothing_done_is_still_a_report(cfg, tmp_path):
     """A user who interrupts early sees what is missing instead of an error."""
+    seen_once, cfg = images_per_epoch(cfg), Config(cfg.to_dict())
+    cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=3, dataset=cfg.train_dataloader.dataset)
     models = [Model(name, Path(f'{name}.py'), cfg) for name in ('a_x', 'b_x')]
     files = {model.name: tmp_path / f'{model.name}.py' for model in models}
     for file in files.values():
@@ -136,6 +138,7 @@ def test_report_of_nothing_done_is_still_a_report(cfg, tmp_path):
     results = json.loads((tmp_path / 'results.json').read_text())
     assert not results['complete'] and [model['name'] for model in results['models']] == ['a', 'b'] and results['examples'] == []
     assert all(path.is_file() for path in paths) and write_report(results, tmp_path)
+    assert results['budget']['images_seen'] == 3 * seen_once * cfg.train_cfg.max_epochs > 0
 
 
 def test_data_facts_count_every_split_once(cfg, shapes_dir):

@@ -58,6 +58,11 @@ def test_data_sets_inside_wrappers_are_read(root):
     splits = read_data(cfg).training()
     assert [(split.name, split.repeats, split.num_images) for split in splits] == [('train 1', 3, 16), ('train 2', 1, 16)]
     assert splits[0].annotations is splits[1].annotations  # parsed once
+    assert splits[0].pipeline == splits[1].pipeline == inner.pipeline
+    mixed = dict(type='MultiImageMixDataset', dataset=inner, pipeline=[dict(type='Mosaic')])
+    cfg.train_dataloader.dataset = dict(type='SeededDataset', dataset=mixed, pipeline=[dict(type='Resize', scale=(64, 64))])
+    steps = read_data(cfg).training()[0].pipeline  # in the order in which they are applied
+    assert steps[: len(inner.pipeline)] == inner.pipeline and [step['type'] for step in steps[-2:]] == ['Mosaic', 'Resize']
 
 
 def test_default_classes_of_coco_and_data_sets_of_other_kinds(root):
