@@ -9,8 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# whether a graph is being exported; torch 2.6 only tells whether one is being captured, which torch.compile does too
-is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
+
+def never() -> bool:
+    return False
+
+
+# whether a graph is being exported; torch 2.6 cannot tell that from torch.compile, in which training needs its dropout, and exports nothing
+is_exporting = getattr(torch.compiler, 'is_exporting', never)
 
 # torch 2.6 cannot ask this in a graph that is captured
 HAVE_AUTOCAST = frozenset(kind for kind in ('cpu', 'cuda', 'xpu', 'mps', 'hpu', 'mtia') if torch.amp.is_autocast_available(kind))

@@ -8,6 +8,7 @@ from mmengine.config import ConfigDict
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdet_detr_plugin.models import hungarian_assigner
+from mmdet_detr_plugin.models.transformer import attention
 
 from ..builders import build, detr_config, make_batch
 
@@ -76,6 +77,18 @@ def test_neck_and_head_compile_without_a_graph_break(changes):
             torch.testing.assert_close(losses[1][name], value, msg=name)
         sum(losses[1].values()).backward()
     assert compiled.neck.query_embed.weight.grad is not None
+
+
+def test_compiled_attention_drops_out():
+    """With the weights that stay scaled, as without ``torch.compile``."""
+    torch._dynamo.reset()
+    q, k, v = (torch.randn(2, 2, 300, 8, requires_grad=True) for _ in range(3))
+    compiled = torch.compile(attention, backend='eager', fullgraph=True)
+    plain = attention(q, k, v, None, 0.0)
+    torch.testing.assert_close(compiled(q, k, v, None, 0.0), plain, rtol=1e-4, atol=1e-5)
+    dropped = torch.stack([compiled(q, k, v, None, 0.5) for _ in range(20)])
+    assert (dropped[0] - dropped[1]).abs().mean() > 0.05
+    torch.testing.assert_close(dropped.mean(), plain.mean(), rtol=0, atol=0.02)
 
 
 def test_whole_training_step_compiles_with_scipy_in_it():

@@ -44,6 +44,7 @@ ASSIGNER = dict(
 )
 
 NOTHING = -20.0  # the logits of queries from padding
+NOWHERE = (10.0, 10.0, 0.0, 0.0)  # their boxes, cxcywh_norm: farther from every object than any box in the image
 
 # Boxes are seen on a level this much finer than their points: where an object ends shows in fine cells, and what it is in all of them.
 CELLS_PER_POINT = 3
@@ -67,11 +68,12 @@ class Outputs:
     """What the head computes.
 
     Attributes:
-        logits: (L, B, Q, K), the selected queries first, then the extra ones.
-        boxes: (L, B, Q, 4), cxcywh_norm.
+        logits: (L, B, Q, K), the selected queries first, then the extra ones; ``NOTHING`` of selected ones that are padding.
+        boxes: (L, B, Q, 4), cxcywh_norm; ``NOWHERE`` of these.
         hidden_states: (B, Q, D), of the last layer.
         dense: what the dense head returned.
         num_selected: how many queries were selected.
+        is_used: (B, num_selected), False where a selected query is padding; None where nothing is padded.
     """
 
     logits: Tensor
@@ -79,6 +81,7 @@ class Outputs:
     hidden_states: Tensor
     dense: tuple
     num_selected: int
+    is_used: Tensor | None
 
 
 @dataclass
@@ -210,8 +213,9 @@ class LocalDETRHead(BaseModule):
         logits, boxes, hidden_states = self._decode(memory, boxes, best, view, attend_mask)
         if is_used is not None:  # queries from padding, in images of fewer cells than queries, are nothing, and nobody sees them
             is_nothing = F.pad(~is_used, (0, logits.shape[2] - selected.shape[1]))[None, ..., None]
-            logits, boxes = logits.masked_fill(is_nothing, NOTHING), boxes.masked_fill(is_nothing, 0)
-        return Outputs(logits, boxes, hidden_states, dense, selected.shape[1])
+            logits = logits.masked_fill(is_nothing, NOTHING)
+            boxes = torch.where(is_nothing, to_device(torch.tensor(NOWHERE, dtype=boxes.dtype), boxes.device), boxes)
+        return Outputs(logits, boxes, hidden_states, dense, selected.shape[1], is_used)
 
     def _attend_mask(self, is_used: Tensor | None, extra: JitteredQueries | None, num_selected: int) -> Tensor | None:
         """(B, 1, Q, Q), True = may be attended to, of the selected queries that are used and the extra ones; None = everything may."""
@@ -269,7 +273,8 @@ class LocalDETRHead(BaseModule):
         num_objects = average_over_ranks(outputs.boxes.new_full((), targets.num_objects))
         logits, boxes = outputs.logits[:, :, : outputs.num_selected], outputs.boxes[:, :, : outputs.num_selected]
         pairs = self.match(logits, boxes, targets, img_metas)
-        losses |= self._layer_losses(logits, boxes, pairs, targets, num_objects, '')
+        # objects that padding is left for, in images of more objects than cells, teach nothing
+        losses |= self._layer_losses(logits, boxes, pairs, targets, num_objects, '', outputs.is_used)
         if extra is not None:
             rest = outputs.logits[:, :, outputs.num_selected :], outputs.boxes[:, :, outputs.num_selected :]
             losses |= self._layer_losses(*rest, extra.pairs(len(rest[0])), targets, num_objects, 'jitter.', extra.weights)

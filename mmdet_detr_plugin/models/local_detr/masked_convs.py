@@ -3,7 +3,7 @@
 Letters: B images, C channels, h x w cells. A ``padding_mask`` is (B, h, w), True = padding; None when nothing is padded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from mmcv.cnn import ConvModule
@@ -49,36 +49,46 @@ def normalise(norm: nn.Module, x: Tensor, padding_mask: Tensor | None) -> Tensor
 
 
 def _group_norm(norm: nn.GroupNorm, x: Tensor, padding_mask: Tensor) -> Tensor:
-    values, per_group = at_least_float32(blank(x, padding_mask)), x.shape[1] // norm.num_groups
-    sums, squares = (part.sum((2, 3)).unflatten(1, (-1, per_group)).sum(2) for part in (values, values.square()))  # (B, G) each
-    mean, variance = _moments(sums, squares, per_group * (~padding_mask).sum((1, 2))[:, None])
-    mean, variance = (value.repeat_interleave(per_group, dim=1) for value in (mean, variance))
-    return _scaled(values, mean, variance, norm).to(x.dtype)
+    per_group = x.shape[1] // norm.num_groups
+
+    def average(values: Tensor) -> Tensor:  # (B, C, h, w) -> (B, C), the same for all channels of a group
+        sums = values.sum((2, 3)).unflatten(1, (-1, per_group)).sum(2)  # (B, G)
+        return (sums / (per_group * (~padding_mask).sum((1, 2))[:, None].clamp(min=1))).repeat_interleave(per_group, dim=1)
+
+    centred, _, variance = _moments(x, padding_mask, average)
+    return _scaled(centred, variance, norm).to(x.dtype)
 
 
 def _batch_norm(norm: _BatchNorm, x: Tensor, padding_mask: Tensor) -> Tensor:
-    values, count = at_least_float32(blank(x, padding_mask)), (~padding_mask).sum()
-    sums, squares = (part.sum((2, 3)).sum(0) for part in (values, values.square()))  # (C,) each
-    mean, variance = _moments(sums, squares, count)
+    count = (~padding_mask).sum()
+
+    def average(values: Tensor) -> Tensor:  # (B, C, h, w) -> (1, C)
+        return values.sum((0, 2, 3))[None] / count.clamp(min=1)
+
+    centred, mean, variance = _moments(x, padding_mask, average)
     if norm.track_running_stats:
         with torch.no_grad():
             norm.num_batches_tracked += 1
             momentum = norm.momentum if norm.momentum is not None else 1 / norm.num_batches_tracked
-            for running, new in ((norm.running_mean, mean), (norm.running_var, variance * count / (count - 1).clamp(min=1))):
+            momentum = momentum * (count > 1)  # one cell has no variance: nothing to learn
+            for running, new in ((norm.running_mean, mean[0]), (norm.running_var, variance[0] * count / (count - 1).clamp(min=1))):
                 running += momentum * (new - running)
-    return _scaled(values, mean[None], variance[None], norm).to(x.dtype)
+    return _scaled(centred, variance, norm).to(x.dtype)
 
 
-def _moments(sums: Tensor, squares: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance from sums of values and of their squares."""
-    mean = sums / count.clamp(min=1)
-    return mean, (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
+def _moments(x: Tensor, padding_mask: Tensor, average: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, C, h, w) less its mean, with blank padding; the mean (B or 1, C); and the variance, of the differences: it would drown in the
+    rounding of squares where the mean is large.
+    """
+    values = at_least_float32(blank(x, padding_mask))
+    mean = average(values)
+    centred = blank(values - mean[..., None, None], padding_mask)
+    return centred, mean, average(centred.square())
 
 
-def _scaled(x: Tensor, mean: Tensor, variance: Tensor, norm: nn.Module) -> Tensor:
-    """(B, C, h, w) normalised by moments (B or 1, C), with the norm's learned scale and shift."""
-    scale = torch.rsqrt(variance + norm.eps)
-    shift = -mean * scale
-    if norm.weight is not None:
-        scale, shift = scale * norm.weight, shift * norm.weight + norm.bias
-    return torch.addcmul(shift[..., None, None], x, scale[..., None, None])
+def _scaled(centred: Tensor, variance: Tensor, norm: nn.Module) -> Tensor:
+    """(B, C, h, w) divided by standard deviations (B or 1, C), with the norm's learned scale and shift."""
+    scale = torch.rsqrt(variance + norm.eps)[..., None, None]
+    if norm.weight is None:
+        return centred * scale
+    return torch.addcmul(norm.bias[:, None, None], centred, scale * norm.weight[:, None, None])

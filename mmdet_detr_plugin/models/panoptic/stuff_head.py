@@ -51,8 +51,9 @@ class StuffHead(BaseModule):
         embed_dims: D, channels of the memory.
         num_convs: 3 x 3 convolutions before the cells' logits.
         norm_cfg: theirs; batch norm by default.
-        loss_weights: of ``loss_stuff_cells``, binary cross entropy with the share of the cell that is covered, divided by the number of
-            covered cells; and of ``loss_stuff``, that of the classes being there, divided by how many are.
+        loss_weights: of ``loss_stuff_cells``, binary cross entropy with the share of the cell that is covered, summed over classes and
+            averaged over cells, so that images without stuff weigh no more than others; and of ``loss_stuff``, that of the classes being
+            there, divided by how many are.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class StuffHead(BaseModule):
         is_present = (covered.flatten(2).amax(-1) > 0).to(logits.dtype)
         losses = dict(
             loss_stuff_cells=F.binary_cross_entropy_with_logits(cells, covered.to(cells.dtype), weight, reduction='sum')
-            / average_over_ranks(covered.sum()),
+            / average_over_ranks(weight[:, 0].sum()),
             loss_stuff=F.binary_cross_entropy_with_logits(logits, is_present, reduction='sum') / average_over_ranks(is_present.sum()),
         )
         return {name: self.loss_weights[name] * value for name, value in losses.items()}

@@ -62,6 +62,24 @@ def test_batch_norm_learns_the_statistics_of_valid_cells(kind):
     torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('norm', [nn.BatchNorm2d(4), nn.GroupNorm(2, 4)], ids=['BN', 'GN'])
+def test_norms_are_exact_where_the_mean_is_large(norm):
+    """As those of torch on the valid cells alone, 100 and 1000 standard deviations from 0."""
+    mask = padded((5, 7), (5, 7), size=(6, 9))
+    for mean in (100.0, 1000.0):
+        x = mean + torch.randn(2, 4, 6, 9)
+        expected = nn.functional.group_norm(x[..., :5, :7].double(), 2) if isinstance(norm, nn.GroupNorm) else None
+        if expected is None:
+            expected = nn.functional.batch_norm(x[..., :5, :7].double(), None, None, training=True)
+        torch.testing.assert_close(normalise(norm, x, mask)[..., :5, :7].double(), expected, rtol=1e-3, atol=2e-4)
+
+
+def test_one_valid_cell_moves_no_running_average():
+    norm, mask = nn.BatchNorm2d(4), padded((1, 1), size=(2, 3))
+    normalise(norm, torch.randn(1, 4, 2, 3) + 5, mask)
+    assert norm.running_mean.tolist() == [0] * 4 and norm.running_var.tolist() == [1] * 4
+
+
 def model_of(norm_cfg: dict, num_queries: int = 12):
     cfg = config(num_dense_convs=2)
     cfg['bbox_head'].update(norm_cfg=norm_cfg, num_queries=num_queries)
@@ -163,9 +181,41 @@ def test_an_image_of_fewer_cells_than_queries_gets_queries_that_are_nothing():
     torch.testing.assert_close(outputs[0].logits, outputs[1].logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(outputs[0].boxes, outputs[1].boxes, rtol=1e-4, atol=1e-5)
     is_nothing = (outputs[0].logits == -20).all(-1).all(0)
-    assert is_nothing.sum(1).tolist() == [9, 0] and (outputs[0].boxes[:, 0, 21:] == 0).all()
-    (small, _) = model.bbox_head.best_pairs(outputs[0].logits[-1], outputs[0].boxes[-1])[1]
-    assert (small[:21] > 1e-4).all() or (small > 1e-4).sum() == 21 * 5
+    assert is_nothing.sum(1).tolist() == [9, 0] and outputs[0].is_used[:, 21:].any(1).tolist() == [False, True]
+    model.bbox_head.max_per_img = 30 * 5
+    corners, scores, _, queries = model.bbox_head.best_pairs(outputs[0].logits[-1], outputs[0].boxes[-1])
+    assert (queries[0, : 21 * 5] < 21).all() and (scores[0, : 21 * 5] > 1e-4).all()
+    assert (scores[0, 21 * 5 :] < 1e-8).all() and (corners[0, 21 * 5 :] == 1).all()
+
+
+@pytest.mark.parametrize('at', ['top left', 'bottom right', 'middle'])
+def test_queries_of_padding_match_no_object_while_there_are_others(at):
+    torch.manual_seed(0)
+    model, sizes = model_of(GROUP_NORM, num_queries=30), [(32, 32), (128, 128)]
+    batch = make_batch(sizes, [21, 3])
+    low = {'top left': 0.0, 'bottom right': 30.0, 'middle': 15.0}[at]
+    batch['batch_data_samples'][0].gt_instances.bboxes = torch.tensor([[low, low, low + 2, low + 2]] * 21)
+    feats, view = features(sizes, (128, 128), 0.0)
+    step = model.bbox_head.matched_losses(model.neck(feats, view.padding_masks), view, batch['batch_data_samples'])
+    for layer in range(len(step.outputs.logits)):
+        of_small = step.pairs.query[(step.pairs.image == 0) & (step.pairs.layer == layer)]
+        assert sorted(of_small.tolist()) == list(range(21))
+
+
+def test_objects_for_which_only_padding_is_left_add_no_loss():
+    torch.manual_seed(0)
+    model, sizes = model_of(GROUP_NORM, num_queries=30), [(32, 32), (128, 128)]
+    feats, view = features(sizes, (128, 128), 0.0)
+    memory, losses = model.neck(feats, view.padding_masks), []
+    for count in (21, 25):
+        batch = make_batch(sizes, [count, 3])
+        for sample in batch['batch_data_samples']:
+            sample.gt_instances.bboxes = torch.tensor([[4.0, 4.0, 20.0, 20.0]] * len(sample.gt_instances))
+            sample.gt_instances.labels[:] = 1
+        step = model.bbox_head.matched_losses(memory, view, batch['batch_data_samples'])
+        losses.append({name: value * (count + 3) for name, value in step.losses.items() if 'dense' not in name and 'jitter' not in name})
+    for name, value in losses[0].items():
+        torch.testing.assert_close(losses[1][name], value, msg=name)
 
 
 def test_training_on_padded_images_of_few_cells():

@@ -143,10 +143,12 @@ def test_losses_of_stuff_by_hand():
     logits = torch.tensor([[0.5, 2.0], [1.0, -2.0]])
     found = stuff_head_of(2).loss(Stuff(torch.zeros(2, 2, 32), logits, cells, padding), covered)
     of_cells = bce(0.5, 1) + bce(-1, 0.25) + bce(2, 0) + bce(0, 0) + bce(1, 0.5) + bce(-2, 0)
-    assert found['loss_stuff_cells'] == pytest.approx(of_cells / 1.75)
+    assert found['loss_stuff_cells'] == pytest.approx(of_cells / 3)
     assert found['loss_stuff'] == pytest.approx((bce(0.5, 1) + bce(2, 0) + bce(1, 1) + bce(-2, 0)) / 2)
     nothing = stuff_head_of(2).loss(Stuff(torch.zeros(2, 2, 32), logits, cells, padding), torch.zeros_like(covered))
     assert nothing['loss_stuff'] == pytest.approx(bce(0.5, 0) + bce(2, 0) + bce(1, 0) + bce(-2, 0))
+    of_cells = bce(0.5, 0) + bce(-1, 0) + bce(2, 0) + bce(0, 0) + bce(1, 0) + bce(-2, 0)
+    assert nothing['loss_stuff_cells'] == pytest.approx(of_cells / 3)
 
 
 def test_stuff_is_found_where_its_cells_are_and_not_in_padding():
