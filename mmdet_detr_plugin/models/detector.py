@@ -14,12 +14,13 @@ from ..devices import to_device
 from ..registry import MODELS
 from .detr_head import DETRHead
 from .parts import build_model_part
+from .random_weights import RefusesRandomWeights
 from .targets import Targets, collate_targets
 from .training_aids.training_step import TrainingStep
 from .transformer_neck import Encoded, TransformerNeck
 
 
-class SetDetector(BaseDetector):
+class SetDetector(RefusesRandomWeights, BaseDetector):
     """Backbone, neck and a head that predicts a set: no anchors, no NMS.
 
     Args:
