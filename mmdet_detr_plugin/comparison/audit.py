@@ -61,6 +61,8 @@ RUNNER_SETTINGS = (
     *('load_from', 'resume', 'launcher', 'env_cfg', 'log_processor', 'log_level', 'visualizer', 'default_scope', 'randomness'),
     *('experiment_name', 'runner_type', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'fp16', 'tta_model', 'tta_pipeline'),
 )
+# Settings of backbones that any of their files fits.
+NOT_OF_WEIGHTS = ('frozen_stages', 'norm_eval', 'norm_cfg', 'out_indices', 'with_cp', 'strides', 'dilations', 'out_levels')
 SCALE_SETTINGS = ('scale', 'scales', 'scale_factor', 'img_scale', 'ratio_range', 'crop_size', 'size', 'keep_ratio')
 
 
@@ -90,9 +92,11 @@ def audit(cfgs: Sequence[Config]) -> list[AuditItem]:
     if len(cfgs) < 2:
         raise ValueError(f'a comparison needs at least two configs, got {len(cfgs)}')
     facts = [_facts(cfg) for cfg in cfgs]
+    backbones = [fact.get('backbone', {}) for fact in facts]
     names = dict.fromkeys(name for fact in facts for name in fact)
     order = (EQUAL, ALLOWED, UNFAIR)
-    return sorted((_compare(name, [fact.get(name, {}) for fact in facts]) for name in names), key=lambda item: order.index(item.verdict))
+    items = (_compare(name, [fact.get(name, {}) for fact in facts], backbones) for name in names)
+    return sorted(items, key=lambda item: order.index(item.verdict))
 
 
 def is_fair(items: Sequence[AuditItem]) -> bool:
@@ -173,7 +177,7 @@ def _facts(cfg: Config) -> dict[str, dict[str, object]]:
     return facts
 
 
-def _compare(name: str, facts: list[dict[str, object]]) -> AuditItem:
+def _compare(name: str, facts: list[dict[str, object]], backbones: list[dict[str, object]]) -> AuditItem:
     settings = list(dict.fromkeys(setting for fact in facts for setting in fact))
     absent = object()
     differing = [setting for setting in settings if any(fact.get(setting, absent) != facts[0].get(setting, absent) for fact in facts[1:])]
@@ -183,12 +187,25 @@ def _compare(name: str, facts: list[dict[str, object]]) -> AuditItem:
         name == 'pretrained weights'
         and all(fact.get('model.backbone.init_cfg.checkpoint') for fact in facts)
         and 'load_from' not in differing
+        and _weights_fit_one_backbone_only(facts, backbones)
     ):
         note = "every model starts from its own backbone's weights; check that they come from the same data"
         return AuditItem(name, ALLOWED, tuple(_text(fact, differing) for fact in facts), note)
     verdict = ALLOWED if name in MAY_DIFFER else UNFAIR
     note = MAY_DIFFER.get(name, 'make it equal, or the comparison measures this too')
     return AuditItem(name, verdict, tuple(_text(fact, differing) for fact in facts), note)
+
+
+def _weights_fit_one_backbone_only(facts: list[dict[str, object]], backbones: list[dict[str, object]]) -> bool:
+    """Whether each kind of backbone starts from one file: two equal ones could start from the same."""
+    by_kind: dict[str, object] = {}
+    for fact, backbone in zip(facts, backbones):
+        shape = {key: value for key, value in backbone.items() if key.split('.')[2] not in NOT_OF_WEIGHTS}
+        shape['model.backbone.type'] = str(shape.get('model.backbone.type')).rpartition('.')[2].removeprefix('Folded')  # the same weights
+        file = fact['model.backbone.init_cfg.checkpoint']
+        if by_kind.setdefault(repr(sorted(shape.items())), file) != file:
+            return False
+    return True
 
 
 def _text(fact: Mapping[str, object], settings: Sequence[str], limit: int = 12) -> str:

@@ -108,11 +108,21 @@ def test_paths_are_compared_however_they_are_written(pair):
 
 
 def test_pretrained_weights_of_other_backbones_are_allowed_with_a_note(pair):
+    pair[1].model.backbone.depth = 101
     pair[1].model.backbone.init_cfg.checkpoint = 'resnet101.pth'
     item = next(item for item in audit(pair) if item.item == 'pretrained weights')
     assert item.verdict == ALLOWED and 'same data' in item.note
     pair[1].load_from = 'coco.pth'
     assert differing(pair)['pretrained weights'] == UNFAIR
+
+
+def test_equal_backbones_start_from_equal_weights(pair):
+    pair[0].model.backbone.type, pair[1].model.backbone.type = 'mmdet_detr_plugin.FoldedResNet', 'mmdet.ResNet'
+    pair[1].model.backbone.init_cfg.checkpoint = 'other_resnet50.pth'
+    assert differing(pair)['pretrained weights'] == UNFAIR
+    third = copy.deepcopy(pair[0])
+    third.model.backbone.update(depth=101, init_cfg=dict(type='Pretrained', checkpoint='resnet101.pth'))
+    assert differing([*pair, third])['pretrained weights'] == UNFAIR
 
 
 def test_differences_are_shown_with_both_values(pair):
