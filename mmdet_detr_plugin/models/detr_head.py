@@ -44,7 +44,7 @@ class BoxMLP(nn.Module):
 class DETRHead(BaseModule):
     """DETR's prediction head. Its layers are shared by all decoder layers.
 
-    The configs of mmdet's ``DETRHead`` fit: only ``type`` changes.
+    The configs of mmdet's ``DETRHead`` fit; ``type`` changes, and an assigner's has its scope, which says whose it is.
 
     Args:
         num_classes: K, without no-object.
@@ -208,12 +208,6 @@ class DETRHead(BaseModule):
         """What box and mask losses are divided by: the batch's number of objects averaged over ranks, never 0."""
         least = 1 / get_world_size() if self.sync_cls_avg_factor else 1
         return reduce_mean(like.new_full((), targets.num_objects)).clamp(min=least)
-
-    def loss_and_predict(self, hidden_states: Tensor, batch_data_samples: SampleList) -> tuple[dict[str, Tensor], list[InstanceData]]:
-        """``loss`` and ``predict`` on one forward pass."""
-        gt_instances, img_metas = _unpack(batch_data_samples)
-        outputs = self(hidden_states)
-        return self.loss_by_feat(*outputs, gt_instances, img_metas), self.predict_by_feat(*outputs, img_metas)
 
     def predict(
         self, hidden_states: Tensor, batch_data_samples: SampleList, rescale: bool = True, reference_logits: Tensor | None = None

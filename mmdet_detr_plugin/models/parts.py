@@ -64,6 +64,17 @@ def check_counts(least: int = 1, **values: int) -> None:
             raise ValueError(f'{name} must be a whole number of at least {least}, got {value!r}')
 
 
+def checked_weights(given: dict | None, **default: float) -> dict[str, float]:
+    """The default ``loss_weights`` with the given ones.
+
+    Raises:
+        ValueError: for a loss that there is not.
+    """
+    if unknown := sorted(set(given or {}) - set(default)):
+        raise ValueError(f'loss_weights has no {", ".join(unknown)}; expected some of {", ".join(default)}')
+    return default | dict(given or {})
+
+
 def checked_loss(config: dict | None, default: dict, name: str, advice: str = '', **fixed) -> dict:
     """The default loss config with the given one's values.
 
@@ -71,7 +82,8 @@ def checked_loss(config: dict | None, default: dict, name: str, advice: str = ''
         ValueError: for what would not be computed: another type, an unknown key, or another value of a fixed one. ``advice`` ends it.
     """
     merged = {**default, **(config or {})}
-    kind = str(merged['type']).removeprefix('mmdet.')
+    kind = merged['type']  # a name, or in configs that are pure Python the class
+    kind = default['type'] if kind is MMDET_MODELS.get(default['type']) else str(kind).removeprefix('mmdet.')
     if kind != default['type'] or set(merged) != set(default) or any(merged[key] != value for key, value in fixed.items()):
         raise ValueError(
             f'{name} must be {default["type"]} with the keys {sorted(set(default) - {"type"})}'

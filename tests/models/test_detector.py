@@ -127,6 +127,21 @@ def test_heads_work_in_each_others_detectors(pair, outer, inner):
         torch.testing.assert_close(sample.pred_instances.bboxes, other.pred_instances.bboxes, rtol=0, atol=1e-2)
 
 
+def test_parts_may_be_named_by_their_classes():
+    """As in mmengine's pure Python configs."""
+    from mmdet.models.losses import CrossEntropyLoss, FocalLoss, GIoULoss, L1Loss
+
+    from mmdet_detr_plugin.models.detr_head import DETRHead
+    from mmdet_detr_plugin.models.hungarian_assigner import HungarianAssigner
+
+    cls = dict(type=CrossEntropyLoss, bg_cls_weight=0.2, use_sigmoid=False, loss_weight=3.0, class_weight=1.0)
+    losses = dict(loss_cls=cls, loss_bbox=dict(type=L1Loss, loss_weight=4.0), loss_iou=dict(type=GIoULoss, loss_weight=2.0))
+    head = build(detr_config(bbox_head=dict(type=DETRHead, train_cfg=dict(assigner=dict(type=HungarianAssigner)), **losses))).bbox_head
+    assert head.loss_weights == dict(loss_cls=3.0, loss_bbox=4.0, loss_iou=2.0) and head.class_weight[-1] == 0.2
+    with pytest.raises(ValueError, match='loss_cls must be CrossEntropyLoss'):
+        build(detr_config(bbox_head=dict(loss_cls={**cls, 'type': FocalLoss})))
+
+
 @pytest.mark.parametrize('pre_norm', [False, True])
 def test_padding_batch_order_and_batch_size_do_not_change_neck_and_head(pre_norm):
     """Given the same features: random numbers in padded cells, other partners and other positions in the batch change nothing."""

@@ -18,7 +18,7 @@ from ...registry import MODELS
 from ..detr_head import pixels
 from ..fused_linear import apply_linear
 from ..hungarian_assigner import HungarianAssigner, Pairs
-from ..parts import build_task_util, check_counts
+from ..parts import build_task_util, check_counts, checked_weights
 from ..position_encoding import SinePositionEncoding
 from ..queries import group_mask
 from ..set_criterion import average_over_ranks, box_losses, by_layer
@@ -126,7 +126,8 @@ class LocalDETRHead(BaseModule):
         test_cfg: ``max_per_img``; default: as many as queries.
 
     Raises:
-        ValueError: for another assigner or other costs, counts below 1, and, in ``forward``, fewer levels than ``num_dense_levels``.
+        ValueError: for another assigner or other costs, counts below 1, unknown losses, and, in ``forward``, fewer levels than
+            ``num_dense_levels``.
     """
 
     def __init__(
@@ -154,11 +155,17 @@ class LocalDETRHead(BaseModule):
         super().__init__(init_cfg=init_cfg)
         train_cfg = train_cfg or {}
         check_counts(num_classes=num_classes, embed_dims=embed_dims, num_queries=num_queries, num_decoder_layers=num_decoder_layers)
-        check_counts(num_dense_levels=num_dense_levels)
+        check_counts(num_dense_levels=num_dense_levels, num_heads=num_heads, feedforward_channels=feedforward_channels)
+        check_counts(num_points=num_points, value_dims=value_dims)
+        check_counts(least=0, num_dense_convs=num_dense_convs)
+        if view_scale <= 0:
+            raise ValueError(f'view_scale is what a box is enlarged by before it is looked into, and must be above 0, got {view_scale!r}')
         self.num_classes, self.embed_dims, self.num_queries = num_classes, embed_dims, num_queries
         self.num_dense_levels, self.view_scale = num_dense_levels, view_scale
-        self.max_per_img = (test_cfg or {}).get('max_per_img') or num_queries
-        self.loss_weights = dict(loss_cls=1.0, loss_bbox=5.0, loss_iou=2.0) | (loss_weights or {})
+        max_per_img = (test_cfg or {}).get('max_per_img')
+        self.max_per_img = num_queries if max_per_img is None else max_per_img
+        check_counts(max_per_img=self.max_per_img)
+        self.loss_weights = checked_weights(loss_weights, loss_cls=1.0, loss_bbox=5.0, loss_iou=2.0)
         self.assigner = build_task_util(train_cfg.get('assigner') or ASSIGNER, 'train_cfg.assigner')
         if not isinstance(self.assigner, HungarianAssigner) or not self.assigner.has_paper_costs:
             raise ValueError(

@@ -93,13 +93,16 @@ class PanopticDETR(WithMasks, DETR):
         return finer, self.neck.encode(feats, self._padding_mask(feats, batch_inputs, batch_data_samples))
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of the detector, its training aids and the masks, by name; mmengine sums them."""
+        """Losses of the detector, its training aids unless it is frozen, and the masks, by name; mmengine sums them."""
         samples = with_stuff_objects(batch_data_samples, self.num_things_classes, self.bbox_head.num_classes)
         metas = [sample.metainfo for sample in samples]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_detector):
             finer, encoded = self._encode(batch_inputs, samples)
             targets = collate_targets([sample.gt_instances for sample in samples], metas, self.bbox_head.num_classes)
-            hidden_states, losses = self._decode(encoded, samples, targets, batch_inputs.shape[-2:])
+            if self.freeze_detector:  # aids would teach nothing
+                hidden_states, losses = self.neck.decode_own(encoded), {}
+            else:
+                hidden_states, losses = self._decode(encoded, samples, targets, batch_inputs.shape[-2:])
             outputs = self.bbox_head(hidden_states, **self._references)
             found, pairs = self.bbox_head.losses_and_pairs(*outputs, targets, metas)
         if self.mask_head is None:

@@ -19,7 +19,7 @@ from ...devices import at_least_float32
 from ...registry import MODELS
 from ..fused_linear import apply_linear
 from ..local_detr.dense_head import Tower
-from ..parts import check_counts
+from ..parts import check_counts, checked_weights
 from ..set_criterion import average_over_ranks
 
 PRIOR = 0.1  # of every cell's probability
@@ -68,7 +68,7 @@ class StuffHead(BaseModule):
         super().__init__(init_cfg=init_cfg)
         check_counts(num_stuff_classes=num_stuff_classes, embed_dims=embed_dims, num_convs=num_convs)
         self.embed_dims = embed_dims
-        self.loss_weights = dict(loss_stuff_cells=1.0, loss_stuff=1.0) | (loss_weights or {})
+        self.loss_weights = checked_weights(loss_weights, loss_stuff_cells=1.0, loss_stuff=1.0)
         self.tower = Tower(embed_dims, 1, num_convs, norm_cfg or dict(type='BN'))
         self.conv_cells = nn.Conv2d(embed_dims, num_stuff_classes, 1)
         self.query_embed = nn.Embedding(num_stuff_classes, embed_dims)

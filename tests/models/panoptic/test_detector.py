@@ -84,9 +84,10 @@ def test_frozen_detector_stays_as_it_is_and_the_mask_head_learns():
 
 def test_training_aids_work_beside_the_masks():
     aid = dict(training_aids=dict(groups=dict(type='mmdet_detr_plugin.QueryGroups', num_groups=1)))
-    plain, aided = (build(panoptic_config() | extra) for extra in ({}, aid))
+    plain, aided, frozen = (build(panoptic_config() | extra) for extra in ({}, aid, aid | dict(freeze_detector=True)))
     losses = losses_of(aided, panoptic_batch(SHAPES, COUNTS))
     assert {'loss_mask', 'loss_dice', 'groups.loss_bbox'} <= losses.keys()
+    assert losses_of(frozen, panoptic_batch(SHAPES, COUNTS)).keys() == losses_of(plain, panoptic_batch(SHAPES, COUNTS)).keys()
     assert plain.state_dict().keys() == {name for name in aided.state_dict() if not name.startswith('training_aids.')}
 
 
