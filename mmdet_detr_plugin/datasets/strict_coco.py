@@ -42,5 +42,6 @@ class StrictCocoDataset(StrictReading, CocoDataset):
             crowds = sum(len(item['instances']) for item in data_list)
             raise ValueError(
                 f'{self.ann_file} has no object to train on: its {len(data_list)} images hold {crowds} crowd regions and nothing else of '
-                f'the classes {list_names(self.metainfo["classes"])}. Expected an annotation with iscrowd 0 and a box inside of its image.'
+                f'the classes {list_names(self.metainfo["classes"])}. Expected an annotation with iscrowd 0 and a box inside of its image; '
+                'images that shall have no labels, as in semi-supervised training, are read by mmdet.CocoDataset.'
             )

@@ -24,6 +24,10 @@ class PlainCheckpointHook(Hook):
 
     priority = 'LOWEST'  # after every other hook has added its own state
 
+    def before_train(self, runner) -> None:
+        """What every checkpoint will hold of the data set is looked at before an epoch is spent."""
+        to_plain(getattr(runner.train_dataloader.dataset, 'metainfo', None), where='meta.dataset_meta')
+
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         for key in checkpoint:
             if key not in ('state_dict', 'ema_state_dict', 'optimizer'):  # tensors and numbers already

@@ -3,6 +3,7 @@
 import pickle
 import zipfile
 from urllib.error import URLError
+from urllib.parse import urlsplit
 
 import torch
 from mmengine.dist import barrier, get_rank
@@ -40,11 +41,18 @@ class PretrainedBackbone(PretrainedInit):
     ``weights_only=True``, and every weight of the backbone must be in them: a random, frozen layer would never learn.
 
     Raises:
-        RuntimeError: when the file cannot be had or read, saying how to give a local one or to train from scratch.
+        RuntimeError: when the file cannot be had or read, or its scheme is mmengine's, saying how to give a local one or to train from
+            scratch.
         ValueError: when it does not fit the backbone.
     """
 
     def __call__(self, module: nn.Module) -> None:
+        scheme = urlsplit(self.checkpoint).scheme if '://' in self.checkpoint else 'file'
+        if scheme not in ('file', 'http', 'https', 'ftp'):
+            raise RuntimeError(
+                f'The pretrained backbone {self.checkpoint} was not read: {scheme}:// is known to mmengine alone. Expected a file, or an '
+                "address as in configs/detr/; or set model.backbone.init_cfg.type='Pretrained', which is mmengine's own loading"
+            )
         try:
             content = self._read()
         except (URLError, OSError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:

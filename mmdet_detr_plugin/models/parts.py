@@ -1,6 +1,7 @@
 """Building the parts of a model, with errors that name the config's key."""
 
 from difflib import get_close_matches
+from importlib.util import find_spec
 
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.registry import TASK_UTILS as MMDET_TASK_UTILS
@@ -42,6 +43,11 @@ def _build(registry: Registry, cfg: dict, where: str):
             theirs = f", or 'mmdet.{kind}' if mmdet's is meant" if kind in registry.module_dict else ''
             raise ValueError(f"{where}.type {kind!r} has no scope, and would not be the plugin's class; write '{SCOPE}.{kind}'{theirs}")
         if registry.get(kind) is None:
+            package = kind.partition('.')[0]
+            if '.' in kind and find_spec(package) is None:
+                raise ValueError(
+                    f'{where}.type {kind!r} is of a package that is not installed here; install {package}, or take another type'
+                )
             known = [f'{SCOPE}.{name}' for name in own.module_dict] + [f'mmdet.{name}' for name in registry.module_dict]
             near = get_close_matches(kind if '.' in kind else f'mmdet.{kind}', known, n=3)
             raise ValueError(f'{where}.type {kind!r} is not registered; {f"near it: {near}" if near else "is its package imported?"}')

@@ -262,6 +262,7 @@ def test_local_backbone_weights_are_loaded(tmp_path):
         ('truncated', RuntimeError, 'could not be read'),
         ('code', RuntimeError, 'could not be read'),
         ('missing', RuntimeError, 'could not be read'),
+        ('scheme', RuntimeError, r"torchvision:// is known to mmengine alone. Expected .* model.backbone.init_cfg.type='Pretrained'"),
     ],
 )
 def test_backbone_file_that_does_not_fit_is_refused(tmp_path, change, error, message):
@@ -273,7 +274,9 @@ def test_backbone_file_that_does_not_fit_is_refused(tmp_path, change, error, mes
         weights = {f'backbone.{name}': value for name, value in weights.items()}
     elif change == 'code':
         weights = dict(weights, attack=Attack(tmp_path / 'attacked'))
-    if change != 'missing':
+    if change == 'scheme':
+        path = 'torchvision://resnet18'
+    elif change != 'missing':
         torch.save(weights, path)
     if change == 'truncated':
         path.write_bytes(path.read_bytes()[:5000])

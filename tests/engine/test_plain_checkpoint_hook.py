@@ -1,6 +1,7 @@
 """Checkpoints of plain values."""
 
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,6 +56,15 @@ def test_checkpoint_of_another_origin_is_left_alone():
     checkpoint = dict(state_dict=dict(w=torch.ones(1)))
     PlainCheckpointHook().after_load_checkpoint(None, checkpoint)
     assert list(checkpoint) == ['state_dict']
+
+
+def test_metainfo_that_cannot_be_saved_costs_no_epoch():
+    def runner(**metainfo):
+        return SimpleNamespace(train_dataloader=SimpleNamespace(dataset=SimpleNamespace(metainfo=metainfo)))
+
+    PlainCheckpointHook().before_train(runner(classes=('a',), palette=[(1, 2, 3)]))
+    with pytest.raises(TypeError, match=r'found complex in meta\.dataset_meta\.a: 2j'):
+        PlainCheckpointHook().before_train(runner(a=2j))
 
 
 def test_value_that_is_not_plain_is_named():

@@ -88,6 +88,8 @@ MODELS = [
     model("'TransformerNeck' without scope", f"neck.type 'TransformerNeck' has no scope ... write '{PLUGIN}TransformerNeck'",
           neck=dict(type='TransformerNeck')),
     model('a part without type', f"neck must be a dict with a type, such as dict(type='{PLUGIN}", drop='neck.type'),
+    model('a type of a package that is missing', "backbone.type 'mmpretrain.ConvNeXt' is of a package that is not installed here; install "
+          'mmpretrain, or take', backbone=dict(type='mmpretrain.ConvNeXt')),
     model('an unknown match cost', "match_costs.type 'mmdet.FocalCost' is not registered; near it: ['mmdet.FocalLossCost'",
           bbox_head=assigner(f'{PLUGIN}HungarianAssigner', match_costs=[dict(type='mmdet.FocalCost')])),
     model('no match cost', 'match_costs must name at least one cost; leave it out for the costs of the paper',
