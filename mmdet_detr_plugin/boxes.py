@@ -20,19 +20,6 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat((0.5 * (low + high), high - low), dim=-1)
 
 
-def pairwise_giou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
-    """GIoU of every box of one set with every box of the other.
-
-    Args:
-        boxes_a: (..., N, 4), corners.
-        boxes_b: (..., M, 4), corners; leading dimensions broadcast against those of ``boxes_a``.
-
-    Returns:
-        (..., N, M), in [-1, 1].
-    """
-    return aligned_giou(boxes_a[..., :, None, :], boxes_b[..., None, :, :])
-
-
 def aligned_giou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
     """GIoU of boxes pair by pair: two broadcastable (..., 4) tensors of corners -> (...), in [-1, 1].
 

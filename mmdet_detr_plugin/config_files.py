@@ -44,7 +44,7 @@ def read_config(path_or_name: Path):
     if not isinstance(cfg.get('model'), dict) or 'type' not in cfg.model:
         raise ValueError(f'{path} is no detection config: it must have model=dict(type=...), and has {list(cfg)[:8]}')
     parts = [part.get('type') for part in cfg.model.values() if isinstance(part, dict)]
-    has_plugin_parts = any(str(kind).startswith('mmdet_detr_plugin.') for kind in parts)
+    has_plugin_parts = any(str(part).startswith('mmdet_detr_plugin.') for part in parts)
     if cfg.model.type in ('DETR', 'LocalDETR', 'PanopticDETR', 'PanopticLocalDETR') and has_plugin_parts:
         raise ValueError(
             f"{path}: model.type {cfg.model.type!r} has no scope, and would not be the plugin's class, as its parts are; write "
@@ -84,6 +84,12 @@ def flat(content: dict, prefix: str = '') -> dict[str, object]:
     for key, value in content.items():
         found |= flat(value, f'{prefix}{key}.') if isinstance(value, dict) and value else {f'{prefix}{key}': value}
     return found
+
+
+def kind(node: object) -> str:
+    """The class that a config node names, without its scope: 'DETR' for ``dict(type='mmdet_detr_plugin.DETR')``."""
+    name = node.get('type') if isinstance(node, dict) else node
+    return (name if isinstance(name, str) else getattr(name, '__name__', '')).split('.')[-1]
 
 
 def mmdet_train_script() -> Path:

@@ -8,8 +8,7 @@ from pathlib import Path
 from mmengine.config import Config
 from torch import Tensor
 
-from ..config_files import dataset_chains
-from ..preflight.config_facts import kind
+from ..config_files import dataset_chains, kind
 from .architecture import infer_model, resnet_layout, shapes_of
 
 PAPERS_SIZE = dict(shortest_edge=800, longest_edge=1333)

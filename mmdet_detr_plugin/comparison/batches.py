@@ -14,6 +14,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor
 
+from ..config_files import kind
+
 
 class NotRepeatableError(ValueError):
     """A config without what makes its samples depend on the seed alone."""
@@ -39,8 +41,8 @@ def delivered_samples(cfg: Config, epochs: int, max_batches: int | None = None) 
         NotRepeatableError: when the config has no seed, or lacks the hook that seeds its samples in training.
     """
     seed = cfg.get('randomness', {}).get('seed')
-    hooks = {hook['type'] if isinstance(hook, dict) else type(hook).__name__ for hook in cfg.get('custom_hooks') or []}
-    if seed is None or 'EpochSeedHook' not in {name.split('.')[-1] for name in hooks}:
+    hooks = {kind(hook if isinstance(hook, dict) else type(hook)) for hook in cfg.get('custom_hooks') or []}
+    if seed is None or 'EpochSeedHook' not in hooks:
         raise NotRepeatableError(
             f'{cfg.filename} needs randomness.seed and mmdet_detr_plugin.EpochSeedHook in custom_hooks for samples that can be repeated, '
             f'got seed {seed} and {sorted(hooks)}; a config that inherits hooks writes custom_hooks = _base_.custom_hooks + [...]'

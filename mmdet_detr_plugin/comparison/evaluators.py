@@ -2,7 +2,9 @@
 
 from mmengine.config import Config
 
-PANOPTIC_QUALITY = tuple(f'{figure}{kind}' for figure in ('PQ', 'SQ', 'RQ') for kind in ('', '_th', '_st'))
+from ..config_files import kind
+
+PANOPTIC_QUALITY = tuple(f'{figure}{part}' for figure in ('PQ', 'SQ', 'RQ') for part in ('', '_th', '_st'))
 
 
 def box_evaluator(cfg: Config, split: str = 'test') -> dict:
@@ -11,7 +13,7 @@ def box_evaluator(cfg: Config, split: str = 'test') -> dict:
     Raises:
         ValueError: when there is not exactly one with metric 'bbox'.
     """
-    found = [item for item in _evaluators(cfg, split) if _kind(item) == 'CocoMetric' and 'bbox' in item.get('metric', 'bbox')]
+    found = [item for item in _evaluators(cfg, split) if kind(item) == 'CocoMetric' and 'bbox' in item.get('metric', 'bbox')]
     if len(found) != 1:
         raise ValueError(
             f"comparisons are made with COCO's box metrics, so {split}_evaluator must be one CocoMetric with metric 'bbox', got "
@@ -22,7 +24,7 @@ def box_evaluator(cfg: Config, split: str = 'test') -> dict:
 
 def panoptic_evaluator(cfg: Config, split: str = 'test') -> dict | None:
     """The plugin's ``CocoPanopticMetric`` among the evaluators, if there is one."""
-    return next((item for item in _evaluators(cfg, split) if _kind(item) == 'CocoPanopticMetric'), None)
+    return next((item for item in _evaluators(cfg, split) if kind(item) == 'CocoPanopticMetric'), None)
 
 
 def check_evaluators(cfg: Config) -> None:
@@ -32,7 +34,7 @@ def check_evaluators(cfg: Config) -> None:
         ValueError: unless the evaluators are one ``CocoMetric`` for boxes and at most one ``CocoPanopticMetric``.
     """
     box_evaluator(cfg)
-    others = [_kind(item) for item in _evaluators(cfg, 'test') if _kind(item) != 'CocoMetric']
+    others = [kind(item) for item in _evaluators(cfg, 'test') if kind(item) != 'CocoMetric']
     if others not in ([], ['CocoPanopticMetric']):
         raise ValueError(
             "comparisons are made with COCO's box metrics and panoptic quality, so test_evaluator must be one CocoMetric, and "
@@ -43,7 +45,3 @@ def check_evaluators(cfg: Config) -> None:
 def _evaluators(cfg: Config, split: str) -> list[dict]:
     found = cfg.get(f'{split}_evaluator') or []
     return [item for item in (found if isinstance(found, list | tuple) else [found]) if isinstance(item, dict)]
-
-
-def _kind(evaluator: dict) -> str:
-    return str(evaluator.get('type')).split('.')[-1]

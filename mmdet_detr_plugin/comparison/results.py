@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..config_files import configs_folder
+from ..config_files import configs_folder, kind
 from .analysis.bootstrap import compare_pairs
 from .analysis.by_group import by_class
 from .analysis.coco_input import Annotations, read_annotations
@@ -76,7 +76,7 @@ def model_results(
     entry = dict(
         name=model.name,
         config=_shown(model.source),
-        kind=str(model.cfg.model.type).split('.')[-1],
+        kind=kind(model.cfg.model),
         **speed,
         runs=entries,
         metrics={name: summary_of([item['metrics'][name] for item in entries if item['metrics']]) for name in METRICS},

@@ -10,8 +10,9 @@ from mmengine.config import Config
 from torch import nn
 
 from .. import __version__
+from ..config_files import kind
 from ..files import write_atomically
-from ..prediction.pipeline import inference_steps, step_kind
+from ..prediction.pipeline import inference_steps
 from .description import DETECTIONS, OF_MASKS, Description
 from .exportable import check_kind, export_program
 
@@ -129,15 +130,15 @@ def _resize(steps: Sequence[dict]) -> dict | None:
     loading, *others = steps
     resize = None
     for step in others:
-        kind = step_kind(step)
+        name = kind(step)
         settings = {key: value for key, value in step.items() if key != 'type'}
-        if kind == 'Resize' and _keeps_size(settings):
+        if name == 'Resize' and _keeps_size(settings):
             continue
-        if kind == 'Resize' and resize is None and set(settings) <= {'scale', 'keep_ratio'} and 'scale' in settings:
+        if name == 'Resize' and resize is None and set(settings) <= {'scale', 'keep_ratio'} and 'scale' in settings:
             scale = settings['scale']
             scale = [scale, scale] if isinstance(scale, int) else list(scale)
             resize = dict(scale=scale, keep_ratio=bool(settings.get('keep_ratio', False)))
-        elif kind != 'PackDetInputs':
+        elif name != 'PackDetInputs':
             raise ValueError(
                 f'the test pipeline has the step {step}; an exported file knows LoadImageFromFile, one Resize with scale and keep_ratio, '
                 'and PackDetInputs. Move it out of the pipeline, or do it before and after the exported detector'

@@ -6,15 +6,9 @@ import cv2
 from mmcv.image import io as image_io
 from mmengine.config import Config
 
-from ..config_files import dataset_chains
+from ..config_files import dataset_chains, kind
 
 ANNOTATIONS = ('LoadAnnotations', 'LoadPanopticAnnotations')
-
-
-def step_kind(step: dict) -> str:
-    """The class of a step, without the scope or the module."""
-    kind = step.get('type')
-    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
 
 
 def inference_steps(cfg: Config) -> list[dict]:
@@ -27,11 +21,11 @@ def inference_steps(cfg: Config) -> list[dict]:
             have different ones.
     """
     pipelines = [
-        [step for dataset in reversed(chain) for step in dataset.get('pipeline') or [] if not step_kind(step).endswith(ANNOTATIONS)]
+        [step for dataset in reversed(chain) for step in dataset.get('pipeline') or [] if not kind(step).endswith(ANNOTATIONS)]
         for chain in dataset_chains(cfg.get('test_dataloader') or {})
     ]
     steps = pipelines[0]
-    if not steps or step_kind(steps[0]) != 'LoadImageFromFile':
+    if not steps or kind(steps[0]) != 'LoadImageFromFile':
         raise ValueError(
             f'test_dataloader.dataset.pipeline must start with LoadImageFromFile, got {[step.get("type") for step in steps]}: what happens '
             'to an image before the network sees it would be unknown; give the config the test pipeline that the model is evaluated with'
@@ -67,6 +61,6 @@ def steps_from_pixels(cfg: Config) -> list[dict]:
     for step in steps:
         if isinstance(step['type'], str) and '.' not in step['type']:
             step['type'] = f'mmdet.{step["type"]}'
-        if step_kind(step) == 'PackDetInputs' and 'meta_keys' in step:
+        if kind(step) == 'PackDetInputs' and 'meta_keys' in step:
             step['meta_keys'] = tuple(key for key in step['meta_keys'] if key != 'img_path')
     return steps

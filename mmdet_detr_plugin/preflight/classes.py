@@ -5,7 +5,8 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from .config_facts import class_counts, kind
+from ..config_files import kind
+from .config_facts import class_counts
 from .finding import ERROR, NOTE, WARNING, Finding, listed
 from .splits import Split
 

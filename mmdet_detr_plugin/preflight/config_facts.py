@@ -2,15 +2,11 @@
 
 from collections.abc import Iterator
 
+from ..config_files import kind
+
 DEFAULT_QUERIES = 100  # of mmdet's DETRs and of the plugin's, where the config does not say
 QUERY_PLACES = ('', 'bbox_head', 'neck', 'panoptic_head')
 OTHER_CLASSES = ('rpn_head', 'backbone', 'semantic_head')  # their num_classes are not the data's
-
-
-def kind(node: object) -> str:
-    """The class that a config node names, without its scope: 'DETR' for ``dict(type='mmdet_detr_plugin.DETR')``."""
-    name = node.get('type') if isinstance(node, dict) else node
-    return (name if isinstance(name, str) else getattr(name, '__name__', '')).split('.')[-1]
 
 
 def dict_at(node: object, *keys: str) -> dict:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .config_facts import kind
+from ..config_files import kind
 
 Sizes = tuple[np.ndarray, np.ndarray]  # widths, heights
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .config_facts import dict_at, is_detr, is_plain_detr, kind, num_queries
+from ..config_files import kind
+from .config_facts import dict_at, is_detr, is_plain_detr, num_queries
 from .finding import ERROR, NOTE, WARNING, Finding, guarded
 from .image_sizes import is_random_in_size, output_sizes
 from .schedule import Plan, check_evaluation_interval, check_length, check_schedule, planned

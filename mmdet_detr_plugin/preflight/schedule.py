@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from .config_facts import dict_at, is_plain_detr, kind, whole
+from ..config_files import kind
+from .config_facts import dict_at, is_plain_detr, whole
 from .finding import NOTE, WARNING, Finding
 from .splits import ConfigData
 

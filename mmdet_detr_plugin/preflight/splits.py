@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..config_files import dataset_chains
+from ..config_files import dataset_chains, kind
 from .annotations import Annotations, read_annotations
-from .config_facts import dict_at, kind, whole
+from .config_facts import dict_at, whole
 from .finding import ERROR, NOTE, WARNING, Finding, guarded
 
 if TYPE_CHECKING:  # the pre-flight must run where mmengine is what is broken

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from urllib.parse import urlparse
 
-from .config_facts import backbone_weights, dict_at, kind, walk, whole
+from ..config_files import kind
+from .config_facts import backbone_weights, dict_at, walk, whole
 from .finding import ERROR, NOTE, WARNING, Finding
 
 SCRATCH = 'frozen_stages=-1, norm_cfg=dict(type="BN", requires_grad=True), norm_eval=False, zero_init_residual=False, init_cfg=None'

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from statistics import median
 
 import pytest
 import torch
@@ -82,7 +83,10 @@ def test_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     assert 'matching + losses + backward, 6 x 16 x 100 queries x 7 objects' in done.stdout
     found = json.loads((tmp_path / 'found.json').read_text())
-    assert found['rows'][0]['ratio']['mmdet'] > 0 and found['machine']['torch'] == version('torch')
+    (row,) = found['rows']
+    by_round = [ours / theirs for ours, theirs in zip(row['values']['plugin'], row['values']['mmdet'], strict=True)]
+    assert by_round and row['ratio']['mmdet'] == pytest.approx(median(by_round))
+    assert found['machine']['torch'] == version('torch')
     wrong = run('--rows', 'losses')
     assert wrong.returncode == 2 and 'unknown rows losses; there are loss, loss-large, inference' in wrong.stderr
     wrong = run('--rows', 'loss', '--official', tmp_path)

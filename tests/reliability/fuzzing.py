@@ -1,6 +1,6 @@
 """How many cases the fuzzing runs, and how valid input becomes nearly valid input.
 
-Every run of the tests tries a few hundred cases, always the same. Outside of continuous integration, with other cases each time::
+Every run of the tests tries ``IN_EVERY_RUN`` cases, always the same. Outside of continuous integration, with other cases each time::
 
     FUZZ_CASES=100000 python -m pytest tests/reliability -k fuzzed -n 2 --hypothesis-show-statistics
 """
