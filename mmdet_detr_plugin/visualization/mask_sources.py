@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..models.local_detr.head import View
+from ..models.local_detr.outputs import View
 from ..models.panoptic import PanopticDETR, PanopticLocalDETR
 from ..models.transformer_neck import Encoded
 

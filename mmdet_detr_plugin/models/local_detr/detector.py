@@ -7,7 +7,7 @@ from torch import Tensor
 from ...devices import integers, to_device
 from ...registry import MODELS
 from ..detector import SetDetector, feature_padding_mask, padding_mask_of_sizes
-from .head import View
+from .outputs import View
 
 
 @MODELS.register_module()

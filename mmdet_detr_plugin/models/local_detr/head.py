@@ -4,7 +4,6 @@ Letters: L decoder layers, B images, Q queries, D channels, K classes, T objects
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +27,7 @@ from .box_attention import level_of_boxes, sample_in_boxes
 from .decoder import LocalDecoderLayer
 from .dense_head import DenseHead
 from .masked_convs import flat_padding
+from .outputs import Outputs, Step, View
 from .query_selection import select_locations
 from .relation_attention import pair_features
 from .varifocal_loss import varifocal_loss
@@ -48,57 +48,6 @@ NOWHERE = (10.0, 10.0, 0.0, 0.0)  # their boxes, cxcywh_norm: farther from every
 
 # Boxes are seen on a level this much finer than their points: where an object ends shows in fine cells, and what it is in all of them.
 CELLS_PER_POINT = 3
-
-
-@dataclass
-class View:
-    """Where the images of a batch lie in it.
-
-    Attributes:
-        scale: (B, 1, 4), width, height, width, height of each image without padding, as fractions of the padded batch's.
-        padding_masks: (B, h, w) of each level, True = padding; None where nothing is padded.
-    """
-
-    scale: Tensor
-    padding_masks: list[Tensor | None]
-
-
-@dataclass
-class Outputs:
-    """What the head computes.
-
-    Attributes:
-        logits: (L, B, Q, K), the selected queries first, then the extra ones; ``NOTHING`` of selected ones that are padding.
-        boxes: (L, B, Q, 4), cxcywh_norm; ``NOWHERE`` of these.
-        hidden_states: (B, Q, D), of the last layer.
-        dense: what the dense head returned.
-        num_selected: how many queries were selected.
-        is_used: (B, num_selected), False where a selected query is padding; None where nothing is padded.
-    """
-
-    logits: Tensor
-    boxes: Tensor
-    hidden_states: Tensor
-    dense: tuple
-    num_selected: int
-    is_used: Tensor | None
-
-
-@dataclass
-class Step:
-    """What a training step computes.
-
-    Attributes:
-        losses: by name.
-        outputs: what they were computed from.
-        pairs: of the selected queries and the objects.
-        num_objects: what box losses are divided by.
-    """
-
-    losses: dict[str, Tensor]
-    outputs: Outputs
-    pairs: Pairs
-    num_objects: Tensor
 
 
 @MODELS.register_module()

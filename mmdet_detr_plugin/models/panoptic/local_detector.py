@@ -11,7 +11,8 @@ from torch import Tensor
 from ...devices import at_least_float32
 from ...registry import MODELS
 from ..local_detr.detector import LocalDETR
-from ..local_detr.head import LocalDETRHead, Outputs, View
+from ..local_detr.head import LocalDETRHead
+from ..local_detr.outputs import Outputs, View
 from ..local_detr.pyramid_encoder import PyramidEncoder
 from ..parts import build_model_part
 from ..set_criterion import average_over_ranks

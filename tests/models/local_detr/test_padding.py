@@ -9,8 +9,8 @@ from mmengine.model import revert_sync_batchnorm
 from torch import nn
 
 from mmdet_detr_plugin.models.detector import feature_padding_mask
-from mmdet_detr_plugin.models.local_detr.head import View
 from mmdet_detr_plugin.models.local_detr.masked_convs import convolve, normalise
+from mmdet_detr_plugin.models.local_detr.outputs import View
 
 from ...builders import build, make_batch, randomize_norm_layers
 from .test_detector import config
