@@ -12,7 +12,7 @@ from mmdet.structures import SampleList
 from torch import Tensor
 
 from ...devices import at_least_float32
-from ..local_detr.head import Outputs
+from ..local_detr.outputs import Outputs
 from .mask_loss import padded
 from .stuff_head import Stuff
 
