@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 
 from ..benchmark.results import machine
-from ..comparison.runs import last_scalars, resume_option, seconds_per_epoch
+from ..comparison.run_records import last_scalars, resume_option, seconds_per_epoch
 from ..config_files import annotation_file, config_path, configs_folder, flat, innermost_dataset, mmdet_train_script
 from ..datasets.conversion import converted_folder
 from ..datasets.data_configs import config_for_dataset

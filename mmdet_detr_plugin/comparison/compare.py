@@ -21,7 +21,7 @@ from .preparation import Model, short_names
 from .progress import ProgressDisplay
 from .report.write import FORMAT, write_report
 from .results import compared, detections_of, main_detections, model_results, truth_for
-from .runs import last_checkpoint
+from .run_records import last_checkpoint
 
 AUDITED_BATCHES = 10
 

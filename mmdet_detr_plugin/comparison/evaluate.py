@@ -23,7 +23,7 @@ from ..files import write_json  # noqa: E402
 from ..prediction.trained_model import load_model  # noqa: E402
 from .evaluators import PANOPTIC_QUALITY, panoptic_evaluator  # noqa: E402
 from .inference import Truth, detections, has_layers, layer_outputs, matched_queries, ordered_loader  # noqa: E402
-from .runs import last_checkpoint  # noqa: E402
+from .run_records import last_checkpoint  # noqa: E402
 
 PADDED_BATCH = 8
 SAME_BOX = 0.9  # IoU from which two queries predict the same

@@ -18,7 +18,7 @@ import torch
 
 from ..config_files import mmdet_train_script
 from ..files import write_json
-from .runs import resume_option
+from .run_records import resume_option
 
 ITERATION = re.compile(rb'(?:Epoch\(train\) +\[(\d+)\]\[ *(\d+)/(\d+)\]|Iter\(train\) +\[ *(\d+)/(\d+)\])')
 LAUNCHERS = ('none', 'pytorch', 'slurm')

@@ -12,15 +12,15 @@ from ..config_files import configs_folder, kind
 from .analysis.bootstrap import compare_pairs
 from .analysis.by_group import by_class
 from .analysis.coco_input import Annotations, read_annotations
-from .analysis.curves import calibration, operating_point, precision_recall
 from .analysis.duplicates import apply_nms, duplicates_per_object
 from .analysis.error_types import error_types
 from .analysis.matches import METRICS, Matches, match
-from .curves import crossover, epochs_to, mean_curve
+from .analysis.score_curves import calibration, operating_point, precision_recall
 from .evaluators import PANOPTIC_QUALITY
 from .execution import Run
+from .learning_curves import crossover, epochs_to, mean_curve
 from .preparation import Model
-from .runs import evaluations, peak_memory_mib, seconds_per_epoch
+from .run_records import evaluations, peak_memory_mib, seconds_per_epoch
 
 USUAL_NMS_IOU = 0.5
 NOTHING_ANALYSED = dict(

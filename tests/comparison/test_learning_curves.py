@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mmdet_detr_plugin.comparison.curves import crossover, epochs_to, mean_curve
+from mmdet_detr_plugin.comparison.learning_curves import crossover, epochs_to, mean_curve
 
 
 def saturating(limit: float, pace: float, epochs: int = 10) -> list[tuple[float, float]]:
@@ -15,7 +15,8 @@ def test_mean_is_taken_where_every_seed_was_evaluated():
     first = [dict(epoch=1, AP=0.1), dict(epoch=2, AP=0.3)]
     second = [dict(epoch=1, AP=0.3), dict(epoch=2, AP=None), dict(epoch=3, AP=0.5)]
     assert mean_curve([first, second]) == [(1, pytest.approx(0.2))]
-    assert mean_curve([]) == []
+    assert mean_curve([]) == mean_curve([[], [dict(epoch=1, AP=None)]]) == []
+    assert mean_curve([first, []]) == [(1, 0.1), (2, 0.3)]
 
 
 def test_epochs_to_shares_of_the_best():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdet_detr_plugin.comparison.runs import last_scalars
+from mmdet_detr_plugin.comparison.run_records import last_scalars
 
 from ..conftest import ROOT
 from .processes import running

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mmdet_detr_plugin.comparison.runs import last_checkpoint, seconds_per_epoch
+from mmdet_detr_plugin.comparison.run_records import last_checkpoint, seconds_per_epoch
 from mmdet_detr_plugin.files import write_json
 from mmdet_detr_plugin.visualization.side_by_side import draw_side_by_side
 

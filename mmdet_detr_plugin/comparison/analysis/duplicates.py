@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pycocotools import mask as mask_api
 
-from .curves import operating_point
 from .matches import ALL, FALSE, Matches
+from .score_curves import operating_point
 
 
 def duplicates_per_object(runs: Sequence[Matches], score_thr: float | None = None) -> float | None:

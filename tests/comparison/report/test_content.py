@@ -10,7 +10,7 @@ import pytest
 
 from mmdet_detr_plugin.comparison.report import write_report
 from mmdet_detr_plugin.comparison.report.formatting import mean_std, moment, plural, signed, time_unit
-from mmdet_detr_plugin.comparison.report.sections.learning import mean_curve
+from mmdet_detr_plugin.comparison.report.sections.learning import mean_points
 from mmdet_detr_plugin.comparison.report.sections.summary import without_shared_ending
 from mmdet_detr_plugin.comparison.report.write import printable
 
@@ -96,18 +96,18 @@ def test_differences_show_sign_interval_and_verdict(folders):
     assert [row[-1] for row in rows[1:]] == ['yes', 'no', 'yes']
 
 
-def test_mean_curve_leaves_failed_seeds_out_and_survives_gaps():
+def test_mean_points_leave_failed_seeds_out_and_survive_gaps():
     model = fake_results(epochs=4)['models'][0]
     first, second = (run['curve'] for run in model['runs'])
-    assert [point['epoch'] for point in mean_curve(model)] == [1, 2, 3, 4]
-    assert mean_curve(model)[1]['AP'] == pytest.approx((first[1]['AP'] + second[1]['AP']) / 2)
-    assert mean_curve(model)[1]['std'] == pytest.approx(abs(first[1]['AP'] - second[1]['AP']) / 2**0.5)
+    assert [point['epoch'] for point in mean_points(model)] == [1, 2, 3, 4]
+    assert mean_points(model)[1]['AP'] == pytest.approx((first[1]['AP'] + second[1]['AP']) / 2)
+    assert mean_points(model)[1]['std'] == pytest.approx(abs(first[1]['AP'] - second[1]['AP']) / 2**0.5)
     second[1]['AP'] = first[2]['hours'] = None
-    assert [(point['epoch'], point['minutes'] is None) for point in mean_curve(model)] == [(1, False), (3, True), (4, False)]
+    assert [(point['epoch'], point['minutes'] is None) for point in mean_points(model)] == [(1, False), (3, True), (4, False)]
     model['runs'][1]['state'] = 'failed'
-    assert [point['AP'] for point in mean_curve(model)] == [point['AP'] for point in first]
+    assert [point['AP'] for point in mean_points(model)] == [point['AP'] for point in first]
     model['runs'][0]['state'] = 'missing'
-    assert mean_curve(model) == []
+    assert mean_points(model) == []
 
 
 @pytest.mark.parametrize(

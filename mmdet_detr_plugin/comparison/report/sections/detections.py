@@ -3,7 +3,7 @@
 from ..blocks import Figure, Section, Table
 from ..charts import bar_chart
 from ..formatting import MISSING, fixed, joined, percent, signed
-from .curves import curve_figure
+from .curve_figure import curve_figure
 from .models import legend, name_cell, where
 
 ERRORS = ('classification', 'localisation', 'both', 'duplicate', 'background', 'missed')

@@ -2,7 +2,7 @@
 
 from ..blocks import Figure, Section, Table, Text
 from ..formatting import integer, joined, percent
-from .curves import curve_figure
+from .curve_figure import curve_figure
 from .detections import layer_figure
 from .models import name_cell, names, where
 

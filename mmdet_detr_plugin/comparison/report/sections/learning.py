@@ -11,7 +11,7 @@ from .models import done, legend, name_cell, pair_cells, where
 ROWS_IN_MARKDOWN = 15
 
 
-def mean_curve(model: dict) -> list[dict]:
+def mean_points(model: dict) -> list[dict]:
     """The mean over the seeds that finished, at the epochs where each was evaluated: epoch, images, minutes, AP, std; None if unknown."""
     curves = [points for run in done(model) if (points := _points(run))]
     mean = []
@@ -38,7 +38,7 @@ def _points(run: dict) -> dict[float, dict]:
 
 def learning(results: dict) -> Section:
     title = 'Learning curves'
-    curves = {series: mean_curve(model) for series, model in enumerate(results['models'])}
+    curves = {series: mean_points(model) for series, model in enumerate(results['models'])}
     drawn = where(results, lambda model: any(_points(run) for run in model['runs']))
     if not drawn:
         return Section('learning', title, 'There are none, because no run was evaluated while it trained.')

@@ -11,7 +11,12 @@ FEWEST_POINTS = 4
 
 
 def mean_curve(curves: Sequence[Sequence[dict]]) -> list[tuple[float, float]]:
-    """(epoch, mean AP) at the epochs that every training has evaluated; ``curves`` hold dicts with ``epoch`` and ``AP``."""
+    """(epoch, mean AP) at the epochs that every training has evaluated, but for trainings that were never evaluated.
+
+    Args:
+        curves: of each training, dicts with ``epoch`` and ``AP``, which is None where it is not known.
+    """
+    curves = [curve for curve in curves if any(point['AP'] is not None for point in curve)]
     by_epoch: dict[float, list[float]] = {}
     for curve in curves:
         for epoch, value in {point['epoch']: point['AP'] for point in curve}.items():

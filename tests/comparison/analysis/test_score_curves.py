@@ -5,8 +5,8 @@ import pytest
 
 from mmdet_detr_plugin.comparison.analysis.average_precision import precision_at_recalls
 from mmdet_detr_plugin.comparison.analysis.by_group import by_class
-from mmdet_detr_plugin.comparison.analysis.curves import calibration, operating_point, precision_recall
 from mmdet_detr_plugin.comparison.analysis.matches import match
+from mmdet_detr_plugin.comparison.analysis.score_curves import calibration, operating_point, precision_recall
 
 from .builders import annotations, by_pycocotools, detections, random_annotations, random_detections
 
