@@ -14,6 +14,7 @@ from ..random_state import seed_generators
 from ..registry import HOOKS
 
 TRAINED_ON = 'training_annotations_sha256'  # in the message hub, and so in checkpoints
+ITERATIONS = 'iterations_of_an_epoch'  # likewise
 TRAINING_STREAM = 0  # apart from the samples' streams
 
 
@@ -89,17 +90,25 @@ class EpochSeedHook(Hook):
                 f'the checkpoint to resume from was trained with the seed {runner.seed}, the config has randomness.seed={self.seed}; the '
                 f'order of the data would change. Set randomness.seed={runner.seed}, or start a new run with load_from and without resume'
             )
-        iters = len(runner.train_dataloader)
-        if runner.iter != runner.epoch * iters:
+        iters, info = len(runner.train_dataloader), runner.message_hub.runtime_info
+        begun = runner.iter - runner.epoch * iters  # mmengine counts an epoch when its last iteration's checkpoint is written
+        if begun and not (info.get(ITERATIONS) == iters and 0 < begun <= iters):
             raise ValueError(
                 f'the checkpoint to resume from holds {runner.iter} iterations in {runner.epoch} epochs, this run has {iters} in each: the '
                 'batch size, the number of processes or the data set has changed. Resume with those of the first start, or start a new run '
                 'with load_from and without resume'
             )
+        runner.message_hub.update_info(ITERATIONS, iters)
+        if begun:
+            runner.train_loop._iter -= begun
+            runner.logger.warning(
+                f'The checkpoint holds {begun} of {iters} iterations of epoch {runner.epoch + 1}, which begins anew: the weights have seen '
+                'these images once more than those of an uninterrupted run. Checkpoints by epochs (by_epoch=True) avoid that.'
+            )
         paths = annotation_paths(runner.train_dataloader.dataset)
         if not paths:
             return
-        digest, info = ','.join(map(sha256_of, paths)), runner.message_hub.runtime_info
+        digest = ','.join(map(sha256_of, paths))
         if runner.iter and info.get(TRAINED_ON, digest) != digest:
             raise ValueError(
                 f'{", ".join(map(str, paths))} is not the file that the checkpoint to resume from was trained on: its content has changed. '

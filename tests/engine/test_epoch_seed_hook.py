@@ -132,6 +132,32 @@ def test_resuming_with_another_batch_size_is_refused(tmp_path):
         tiny_runner(tmp_path, resume=True, train_dataloader=loader).train()
 
 
+@pytest.mark.parametrize('iteration', range(1, 7))
+def test_a_checkpoint_within_an_epoch_lets_that_epoch_begin_anew(tmp_path, monkeypatch, iteration):
+    """Also the one of an epoch's last iteration, which mmengine writes before it counts the epoch."""
+    by_iterations = dict(by_epoch=False, interval=1, max_keep_ckpts=-1, save_best=None)
+    straight = seen(tmp_path, epochs=2, checkpoint=by_iterations)
+    runner = tiny_runner(tmp_path, epochs=2, resume=True, load_from=str(tmp_path / f'iter_{iteration}.pth'), checkpoint=by_iterations)
+    record, messages = Record(), []
+    runner.register_hook(record)
+    monkeypatch.setattr(runner.logger, 'warning', lambda message, *args: messages.append(message))
+    runner.train()
+    epoch = (iteration - 1) // 3
+    assert record.seen == {(number, batch): batches for (number, batch), batches in straight.items() if number >= epoch}
+    assert (runner.epoch, runner.iter) == (2, 6)
+    assert any(f'{iteration - 3 * epoch} of 3 iterations of epoch {epoch + 1}, which begins anew' in message for message in messages)
+
+
+def test_a_checkpoint_within_an_epoch_of_another_size_is_refused(tmp_path):
+    by_iterations = dict(by_epoch=False, interval=1, max_keep_ckpts=-1, save_best=None)
+    tiny_runner(tmp_path, epochs=1, checkpoint=by_iterations).train()
+    loader = dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler'), dataset=dict(type='TinyData'))
+    with pytest.raises(ValueError, match=r'holds 2 iterations in 0 epochs, this run has 5 in each'):
+        tiny_runner(
+            tmp_path, resume=True, load_from=str(tmp_path / 'iter_2.pth'), train_dataloader=loader, checkpoint=by_iterations
+        ).train()
+
+
 def test_gradients_that_stay_pending_are_warned_of(tmp_path, monkeypatch):
     for counts, expected in ((3, []), (2, ['2 iterations of accumulated gradients do not divide the 3 of an epoch'])):
         runner = tiny_runner(
