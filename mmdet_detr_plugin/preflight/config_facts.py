@@ -67,8 +67,9 @@ def is_plain_detr(model: dict) -> bool:
 def backbone_weights(cfg: dict) -> str | None:
     """The checkpoint that the backbone starts from; None for a random start."""
     model = dict_at(cfg, 'model')
-    for node in (dict_at(model, 'backbone', 'init_cfg'), dict_at(model, 'init_cfg')):
-        if node.get('checkpoint'):
-            return str(node['checkpoint'])
+    for init_cfg in (dict_at(model, 'backbone').get('init_cfg'), model.get('init_cfg')):
+        for node in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]:
+            if isinstance(node, dict) and node.get('checkpoint'):
+                return str(node['checkpoint'])
     pretrained = dict_at(model, 'backbone').get('pretrained') or model.get('pretrained')
     return str(pretrained) if pretrained else None

@@ -86,7 +86,7 @@ def check_schedule(cfg: dict, plan: Plan) -> list[Finding]:
             continue
         name, end = kind(scheduler), scheduler.get('end')
         if name in ('LinearLR', 'ConstantLR') and scheduler.get('start_factor', scheduler.get('factor', 1 / 3)) < 1:
-            findings += _warm_up(end, length, unit)
+            findings += _warm_up(end, length, unit, 1 if by_epoch else plan.processes)
         if late := [milestone for milestone in scheduler.get('milestones') or () if milestone >= length]:
             what = f'{name}: the milestones {late} lie at or beyond the end of the training ({length} {unit})'
             advice = f'the rate does not drop there: move them before {length} (the drop usually comes after two thirds to four fifths)'
@@ -100,10 +100,13 @@ def check_schedule(cfg: dict, plan: Plan) -> list[Finding]:
     return findings
 
 
-def _warm_up(end: object, length: int, unit: str) -> list[Finding]:
+def _warm_up(end: object, length: int, unit: str, processes: int) -> list[Finding]:
     if not isinstance(end, int):
         return []
-    what = f'the warm-up takes {end} {unit}, the training {length}'
+    what = f'the warm-up takes {end} {unit}, the training {length}' + (f' on {processes} processes' if processes > 1 else '')
+    if length <= end < length * processes:
+        advice = f'there the full rate is never reached; on one process the training takes about {length * processes}'
+        return [Finding('recipe', NOTE, what, advice)]
     if end >= length:
         return [Finding('recipe', WARNING, what, f'the full rate is never reached: set end to {max(1, length // 20)} or train longer')]
     if end > LONG_WARM_UP * length:

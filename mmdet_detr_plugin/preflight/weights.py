@@ -9,6 +9,7 @@ from .config_facts import backbone_weights, dict_at, walk, whole
 from .finding import ERROR, NOTE, WARNING, Finding
 
 SCRATCH = 'frozen_stages=-1, norm_cfg=dict(type="BN", requires_grad=True), norm_eval=False, zero_init_residual=False, init_cfg=None'
+FROM_SCRATCH = f'from scratch: {SCRATCH}; or give weights with init_cfg'
 SMALL_BATCH = 4  # images in a batch, below which batch norm's statistics are poor
 
 
@@ -46,29 +47,35 @@ def _source(what: str, source: str) -> list[Finding]:
 def check_frozen_layers(cfg: dict) -> list[Finding]:
     """Frozen layers or frozen batch norm without weights that make sense of them; defaults are mmdet's ``ResNet``'s."""
     backbone = dict_at(cfg, 'model', 'backbone')
-    if 'ResNe' not in kind(backbone) or backbone_weights(cfg) or cfg.get('load_from'):
+    if backbone_weights(cfg) or cfg.get('load_from'):
         return []
+    if 'ResNe' not in kind(backbone):  # other defaults, and norms of other kinds
+        return _frozen_stages(whole(backbone, 'frozen_stages', -1))
     findings = []
     stages, zero_init = backbone.get('frozen_stages', -1), backbone.get('zero_init_residual', True)
     is_frozen_norm = not dict_at(backbone, 'norm_cfg').get('requires_grad', True)
-    advice = f'from scratch: {SCRATCH}; or give weights with init_cfg'
     name = f'{kind(backbone)} (depth {backbone.get("depth")})'
     if is_frozen_norm and zero_init:
         what = f'batch norm of {name} is frozen without pretrained weights, its scales at 0 (zero_init_residual)'
-        findings.append(Finding('recipe', ERROR, f'{what}: 0 gradients reach the residual branches', advice))
+        findings.append(Finding('recipe', ERROR, f'{what}: 0 gradients reach the residual branches', FROM_SCRATCH))
     elif is_frozen_norm:
         what = f'batch norm of {name} is frozen without pretrained weights (requires_grad False)'
-        findings.append(Finding('recipe', WARNING, f'{what}: it normalises nothing, with means of 0 and variances of 1', advice))
+        findings.append(Finding('recipe', WARNING, f'{what}: it normalises nothing, with means of 0 and variances of 1', FROM_SCRATCH))
     elif backbone.get('norm_eval', True) and _trains_batch_norm(backbone):
         what = f'norm_eval of {name} is True without pretrained weights: batch norm keeps means of 0 and variances of 1'
-        findings.append(Finding('recipe', WARNING, what, advice))
-    if stages >= 0:
-        what = f'frozen_stages is {stages} without pretrained weights: the first {stages + 1} stages (stem included) stay at random values'
-        findings.append(Finding('recipe', ERROR, what, advice))
+        findings.append(Finding('recipe', WARNING, what, FROM_SCRATCH))
+    findings += _frozen_stages(stages)
     if zero_init and not is_frozen_norm:
         what = "zero_init_residual is True (mmdet's default) from scratch: the scales of 1 batch norm in each block start at 0"
         findings.append(Finding('recipe', NOTE, what, 'they open slowly: set zero_init_residual=False for short schedules'))
     return findings
+
+
+def _frozen_stages(stages: int) -> list[Finding]:
+    if stages < 0:
+        return []
+    what = f'frozen_stages is {stages} without pretrained weights: the first {stages + 1} stages (stem included) stay at random values'
+    return [Finding('recipe', ERROR, what, FROM_SCRATCH)]
 
 
 def check_batch_norm(cfg: dict) -> list[Finding]:

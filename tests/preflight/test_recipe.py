@@ -18,6 +18,7 @@ FASTER_RCNN = 'shapes/faster-rcnn_r18-half_fpn_1xb4-10e_shapes.py'
 LOCAL = 'shapes/local-detr_r18-half_1xb4-10e_shapes.py'
 COCO = 'detr/detr_r50_8xb2-150e_coco.py'
 FROZEN = dict(model__backbone__norm_cfg__requires_grad=False)
+SWIN = dict(_delete_=True, type='mmdet.SwinTransformer', frozen_stages=2)
 MULTI_STEP = dict(type='MultiStepLR', by_epoch=True, begin=0, end=10, gamma=0.1)
 SGD = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.2), _delete_=True)
 
@@ -69,6 +70,19 @@ def found(cfg, severity, *words):
         ),
         (LOCAL, {}, WARNING, ['warm-up takes 200 iterations, the training 40', 'set end to 2']),
         (LOCAL, dict(train_cfg__max_epochs=100), NOTE, ['warm-up takes 200 iterations, the training 400', '50 %']),
+        (
+            LOCAL,
+            dict(auto_scale_lr__base_batch_size=16, train_cfg__max_epochs=100),
+            NOTE,
+            ['warm-up takes 200 iterations, the training 100 on 4 processes', 'on one process the training takes about 400'],
+        ),
+        (
+            LOCAL,
+            dict(auto_scale_lr__base_batch_size=16),
+            WARNING,
+            ['warm-up takes 200 iterations, the training 10 on 4 processes', 'never reached: set end to'],
+        ),
+        (LOCAL, dict(model__backbone=SWIN), ERROR, ['frozen_stages is 2 without pretrained weights', 'first 3 stages']),
         (LOCAL, dict(param_scheduler=[{**MULTI_STEP, 'milestones': [8, 10, 30]}]), WARNING, ['milestones [10, 30]', '(10 epochs)']),
         (LOCAL, dict(param_scheduler=[{**MULTI_STEP, 'milestones': [8], 'begin': 12}]), WARNING, ['begins at 12', 'after 10 epochs']),
         (LOCAL, dict(param_scheduler=[dict(type='CosineAnnealingLR', T_max=50)]), WARNING, ['T_max is 50', 'after 10 epochs']),
@@ -91,6 +105,8 @@ def test_a_long_enough_training_on_enough_images_gives_no_warning(root, name):
 def test_pretrained_weights_make_frozen_layers_right(root):
     cfg = config(root, DETR, **FROZEN, model__backbone__frozen_stages=1, model__backbone__norm_eval=True)
     cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='torchvision://resnet18')
+    assert not saying(recipe_findings(cfg), 'frozen') and not saying(recipe_findings(cfg), 'no pretrained')
+    cfg.model.backbone.init_cfg = [cfg.model.backbone.init_cfg, dict(type='Normal', layer='Linear')]
     assert not saying(recipe_findings(cfg), 'frozen') and not saying(recipe_findings(cfg), 'no pretrained')
 
 
