@@ -37,6 +37,7 @@ class Annotations:
         findings: faults of the file.
         stuff: names of the categories without instances, in a panoptic file.
         segment_files: names of the PNGs of segments, in a panoptic file.
+        refused: why ``StrictCocoDataset`` would not read it; None where it would, and for panoptic files.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class Annotations:
     findings: list[Finding]
     stuff: frozenset[str] = frozenset()
     segment_files: tuple[str, ...] = ()
+    refused: str | None = None
 
     @property
     def known_sizes_wh(self) -> np.ndarray:
@@ -94,10 +96,23 @@ def read_annotations(path: Path, panoptic: bool = False) -> Annotations:
         num_without_iscrowd=sum(item.get('iscrowd') is None for item in annotations),
         findings=findings,
         segment_files=tuple(str(name or '') for name in content.get('segment_files', ())),
+        refused=None if panoptic else _refusal(content),
         stuff=frozenset(str(category.get('name')) for category in content['categories'] if panoptic and not category.get('isthing', 1)),
     )
     findings += _odd_values(found, images, annotations)
     return found
+
+
+def _refusal(content: dict) -> str | None:
+    try:
+        from ..datasets.coco_checks import check_content  # needs mmdet, which may be what is broken
+    except ImportError:
+        return None
+    try:
+        check_content(content)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _parsed(path: Path, panoptic: bool) -> dict:

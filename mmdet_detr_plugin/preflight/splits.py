@@ -183,7 +183,10 @@ class _Reader:
             self.find(NOTE, what, 'run this once on a local copy of the data')
             return None
         prefix = dict_at(dataset, 'data_prefix')
-        annotations = self._annotations(name, Path(root) / ann_file, 'Panoptic' in kind(dataset))  # an absolute ann_file stays as it is
+        path = Path(root) / ann_file  # an absolute ann_file stays as it is
+        annotations = self._annotations(name, path, 'Panoptic' in kind(dataset))
+        if annotations and kind(dataset) == 'StrictCocoDataset':
+            self._tell_refusal(annotations)
         return annotations and Split(
             name=name,
             loader=loader,
@@ -207,6 +210,15 @@ class _Reader:
                 advice = f'set data_root and ann_file (the working directory is {Path.cwd()}); tools/convert_dataset.py writes such files'
                 self.find(ERROR, f'{name}: {error}', advice)
         return self.files[path]
+
+    def _tell_refusal(self, annotations: Annotations) -> None:
+        """Once for each file, and where nothing else in it is an error already."""
+        if annotations.refused is None or any(finding.severity == ERROR for finding in annotations.findings):
+            return
+        what, _, advice = annotations.refused.partition('. ')
+        error = Finding('data', ERROR, f'{annotations.path.name}: training and evaluation stop, as {what}', advice)
+        annotations.findings.append(error)
+        self.data.findings.append(error)
 
     def _classes(self, name: str, dataset: dict) -> tuple[str, ...]:
         """The class names that a data set of COCO JSON will use; empty for what cannot be checked."""

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
+from mmdet.registry import DATASETS
 
 from mmdet_detr_plugin.preflight import ERROR, NOTE, WARNING, data_findings, read_data
 
@@ -58,6 +60,29 @@ def test_a_clean_data_set_gives_no_warning(root):
 def test_a_planted_fault_is_named(root, change, severity, words):
     edit(root, 'train', change)
     find_in_data(config(root), severity, *words)
+
+
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (first('annotations', area='12'), "annotation 1 has the area '12'; expected the object's pixels"),
+        (first('annotations', area=float('nan')), 'annotation 1 has the area nan'),
+        (first('annotations', iscrowd=2), 'annotation 1 has iscrowd 2; expected 0 or 1'),
+        (first('annotations', image_id=999), 'annotation 1 has image_id 999'),
+        (set_box(25, 5, -20, 20), 'of negative size'),
+        (set_box(0, 0, 2**25, 5), 'annotation 3 has the bbox [0, 0, 33554432, 5]'),
+        (set_box(True, 5, 20, 20), 'annotation 3 has the bbox [True, 5, 20, 20]'),
+        (lambda content: content['categories'].append(dict(id=9, name=None)), 'category 9 has the name None'),
+    ],
+)
+def test_what_training_would_refuse_is_an_error(root, change, words):
+    edit(root, 'train', change)
+    cfg = config(root)
+    find_in_data(cfg, ERROR, 'train.json: training and evaluation stop, as', words)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        DATASETS.build(cfg.train_dataloader.dataset)
+    cfg.train_dataloader.dataset.type = 'mmdet.CocoDataset'
+    assert not saying(data_findings(cfg), 'training and evaluation stop')
 
 
 def test_annotations_of_classes_that_the_config_does_not_name(root):
