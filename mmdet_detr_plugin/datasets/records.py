@@ -12,6 +12,9 @@ from PIL import Image
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 EXIF_ORIENTATION, EXIF_TURNED = 274, (5, 6, 7, 8)  # turned by 90 degrees: width and height change places
+EXIF_SAME_SIZE = (2, 3, 4)  # mirrored, or turned by 180 degrees
+TURNED = 'EXIF turns or mirrors the image (kept: look whether its boxes were drawn on what is shown)'
+BOX_TWICE = 'box given twice in its image (kept once)'
 LISTED_TWICE = 'image listed more than once (joined)'
 LARGEST_FILE = 32 << 20  # bytes; a million boxes, which no image has
 SPLIT_NAMES = {'train': 'train', 'training': 'train', 'test': 'test'} | dict.fromkeys(
@@ -115,7 +118,7 @@ class DatasetRecords:
         if not is_file(path):
             return self.note('image file missing', path)
         try:
-            width, height = image_size(path)
+            (width, height), orientation = _size_and_orientation(path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             return self.note('image not readable', f'{path} ({error})')
         except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
@@ -127,6 +130,12 @@ class DatasetRecords:
         if found is None:
             return None
         boxes = [kept for box in found if (kept := self._clipped(box, width, height, path))]
+        if boxes and (orientation in EXIF_SAME_SIZE or (orientation in EXIF_TURNED and not stated_size)):
+            self.note(TURNED, f'{path}: orientation {orientation}')
+        by_place = {(box.class_name, box.x, box.y, box.w, box.h, box.is_crowd, box.segment_id): box for box in boxes}
+        if len(by_place) < len(boxes):
+            self.note(BOX_TWICE, f'{path}: {len(boxes) - len(by_place)} of {len(boxes)}')
+            boxes = list(by_place.values())
         record = ImageRecord(path, width, height, boxes, split, segment_map)
         first = self._added.setdefault((os.path.abspath(path), split), record)
         if first is record:
@@ -158,13 +167,18 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         OSError: when it cannot be read as an image.
     """
+    return _size_and_orientation(path)[0]
+
+
+def _size_and_orientation(path: Path) -> tuple[tuple[int, int], int]:
+    """``image_size``, and how EXIF has OpenCV turn or mirror what is stored, from 1 (not at all) to 8."""
     with Image.open(path) as image:
-        turned = False
+        orientation = 1
         if exif_bytes := image.info.get('exif'):  # getexif() would decode a whole PNG, and knows rotations that OpenCV ignores
             exif = Image.Exif()
             exif.load(exif_bytes)
-            turned = exif.get(EXIF_ORIENTATION) in EXIF_TURNED
-        return image.size[::-1] if turned else image.size
+            orientation = exif.get(EXIF_ORIENTATION, 1)
+        return image.size[::-1] if orientation in EXIF_TURNED else image.size, orientation
 
 
 def split_of(*names: str) -> str | None:

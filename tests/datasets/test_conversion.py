@@ -183,6 +183,44 @@ def test_rotated_photographs_are_measured_as_they_are_shown(tmp_path):
     assert (record.boxes[0].w, record.boxes[0].h) == (SIZE[1], SIZE[0])
 
 
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_boxes_of_images_that_exif_turns_are_noted_or_left_out(tmp_path, orientation):
+    """COCO states the stored size, which tells of a turn by 90 degrees only; YOLO states none."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    for make, folder in ((make_coco, tmp_path / 'coco'), (make_yolo, tmp_path / 'yolo')):
+        make(folder)
+        (image,) = folder.rglob('a.png')
+        Image.new('RGB', SIZE).save(image, exif=exif)
+        notes = read_dataset(folder).notes
+        of_image = {reason.split(' (')[0] for reason, places in notes.items() if any('a.png' in place for place in places)}
+        differs = 'size in the annotation differs from the image'
+        turned = 'EXIF turns or mirrors the image'
+        assert of_image == (set() if orientation == 1 else {differs} if make is make_coco and orientation >= 5 else {turned})
+
+
+def test_a_box_given_twice_counts_once(tmp_path):
+    make_yolo(tmp_path)
+    label = tmp_path / 'labels/a.txt'
+    lines = label.read_text().strip().splitlines()
+    label.write_text('\n'.join([*lines, lines[0], '1 0.5 0.5 0.25 0.25']))
+    records = read_dataset(tmp_path)
+    image = next(image for image in records.images if image.path.name == 'a.png')
+    assert len(image.boxes) == len(lines) + 1
+    assert [place.rsplit(': ')[1] for place in records.notes['box given twice in its image (kept once)']] == [f'1 of {len(lines) + 2}']
+
+
+def test_masks_that_are_not_converted_are_noted(tmp_path):
+    make_coco(tmp_path)
+    (file,) = tmp_path.rglob('*.json')
+    content = json.loads(file.read_text())
+    assert not any('masks' in reason for reason in read_dataset(tmp_path).notes)
+    content['annotations'][0]['segmentation'] = [[0, 0, 9, 0, 9, 9]]
+    file.write_text(json.dumps(content))
+    (reason,) = [reason for reason in read_dataset(tmp_path).notes if 'masks of objects' in reason]
+    assert read_dataset(tmp_path).notes[reason] == [file.name]
+
+
 def test_entities_in_xml_are_refused(tmp_path):
     make_voc(tmp_path)
     (tmp_path / 'Annotations/a.xml').write_text('<!DOCTYPE x [<!ENTITY a "aaaa">]><annotation><filename>a.png</filename></annotation>')

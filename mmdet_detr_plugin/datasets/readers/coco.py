@@ -79,6 +79,8 @@ def read(source: Path, files: dict[Path, dict]) -> DatasetRecords:
                 records.classes.append(name)
         for image_id in sorted(set(by_image) - set(images), key=str):
             records.note('annotation of an image that is not listed', f'{path.name}: image_id {image_id}')
+        if any(annotation.get('segmentation') for annotation in content['annotations']):
+            records.note('masks of objects (boxes alone are kept; configs with masks read the original file)', path.name)
         split = split_of(path.stem, *folders_of(source, path))
         before = len(records.images)
         for image_id, image in images.items():
