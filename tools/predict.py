@@ -3,11 +3,12 @@
     python tools/predict.py CONFIG CHECKPOINT INPUT... [--out DIR] [--score-thr 0.7] [--device cpu|cuda] [--batch-size N] [--no-drawing]
 
 Writes predictions.json (COCO, with masks where the model has them), predictions.csv and drawn/; of models with segments also
-predictions.panoptic.json and predictions.panoptic/ (COCO panoptic). A file that cannot be read is reported and left out. Exit status: 0;
-1 when nothing could be predicted; 2 wrong arguments.
+predictions.panoptic.json and predictions.panoptic/ (COCO panoptic). A file that cannot be read is reported and left out. No input is
+replaced. Exit status: 0; 1 when nothing could be predicted; 2 wrong arguments; 130 when interrupted: what was found until then is written.
 """
 
 import argparse
+import os
 import sys
 import warnings
 from itertools import chain
@@ -18,6 +19,7 @@ import torch  # noqa: E402
 from rich.progress import Progress  # noqa: E402
 
 from mmdet_detr_plugin.config_files import read_config  # noqa: E402
+from mmdet_detr_plugin.datasets.records import printable  # noqa: E402
 from mmdet_detr_plugin.prediction.inputs import count_frames, find_inputs, read_frames  # noqa: E402
 from mmdet_detr_plugin.prediction.predictor import Predictor  # noqa: E402
 from mmdet_detr_plugin.prediction.writers import PredictionWriter  # noqa: E402
@@ -37,23 +39,31 @@ def main() -> None:
     if not 0 <= args.score_thr <= 1:
         parser.error(f'--score-thr must lie between 0 and 1, got {args.score_thr}')
     try:
-        paths = find_inputs(args.inputs)
+        paths = find_inputs(args.inputs, [args.out / 'drawn', args.out / 'predictions.panoptic'])
+        args.out.mkdir(parents=True, exist_ok=True)
+        if not os.access(args.out, os.W_OK):
+            raise PermissionError(f'{args.out} cannot be written to; choose another folder with --out')
         predictor = Predictor(read_config(args.config), args.checkpoint, args.device, args.batch_size)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
-    writer = PredictionWriter(args.out, predictor.classes, args.score_thr, not args.no_drawing, predictor.num_things_classes)
-    count = 0
-    with Progress(disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task('predicting', total=sum(map(count_frames, paths)))
-        for frame, sample in predictor(chain.from_iterable(map(read_frames, paths))):
-            count += writer.add(frame, sample)
-            progress.advance(task)
-    for name, problem in writer.problems:
-        print(f'left out: {name}: {problem}', file=sys.stderr)
-    print(
-        f'{count} detections of at least {args.score_thr:g} in {len(writer.images)} images; wrote ' + ', '.join(map(str, writer.finish()))
-    )
-    sys.exit(0 if writer.images else 1)
+    writer = PredictionWriter(args.out, predictor.classes, args.score_thr, not args.no_drawing, predictor.num_things_classes, paths)
+    count, interrupted = 0, False
+    try:
+        with Progress(disable=not sys.stderr.isatty()) as progress:
+            task = progress.add_task('predicting', total=sum(map(count_frames, paths)))
+            for frame, sample in predictor(chain.from_iterable(map(read_frames, paths))):
+                count += writer.add(frame, sample)
+                progress.advance(task)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:  # what has been found is not lost
+        written = writer.finish()
+    for what, entries in (('left out', writer.problems), ('not drawn', writer.not_drawn)):
+        for name, problem in entries:
+            print(f'{what}: {printable(name)}: {printable(problem)}', file=sys.stderr)
+    found = f'{count} detections of at least {args.score_thr:g} in {len(writer.images)} images'
+    print(f'{"interrupted after " if interrupted else ""}{found}; wrote ' + ', '.join(map(str, written)))
+    sys.exit(130 if interrupted else 0 if writer.images else 1)
 
 
 if __name__ == '__main__':

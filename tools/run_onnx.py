@@ -49,9 +49,11 @@ def detect(images: list[np.ndarray]) -> list[list[tuple[str, float, list[float]]
 
 
 image = cv2.imread(sys.argv[2])
+if image is None:
+    sys.exit(f'{sys.argv[2]} is missing, or no image that OpenCV can read')
 for name, score, box in detect([image])[0]:
     if score >= 0.5:
         print(f'{name} {score:.3f}', *(f'{side:.1f}' for side in box))
         cv2.rectangle(image, *np.int32(box).reshape(2, 2).tolist(), (0, 200, 255), 2)
-if len(sys.argv) > 3:
-    cv2.imwrite(sys.argv[3], image)
+if len(sys.argv) > 3 and not cv2.imwrite(sys.argv[3], image):
+    sys.exit(f'{sys.argv[3]} cannot be written')

@@ -1,6 +1,7 @@
 """What a user names, as a stream of images: files, folders, patterns, videos."""
 
 import glob
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,17 +34,19 @@ class Frame:
     problem: str | None = None
 
 
-def find_inputs(inputs: Sequence[str]) -> list[Path]:
+def find_inputs(inputs: Sequence[str], outputs: Sequence[Path] = ()) -> list[Path]:
     """Image and video files, in a fixed order, each once.
 
     Args:
         inputs: files (of any suffix), folders (searched through, images and videos by suffix) and patterns such as ``'shots/*.jpg'``.
+        outputs: folders that results go to: what a search from outside finds in them is of an earlier run, and left out with a warning.
 
     Raises:
         FileNotFoundError: for an input that does not exist, or a pattern that fits nothing.
-        ValueError: for a folder without an image or video.
+        ValueError: for a folder without an image or video, and when only earlier results are found.
     """
     found: dict[Path, None] = {}
+    own: set[Path] = set()
     for name in inputs:
         path = Path(name)
         if path.is_dir():
@@ -58,8 +61,23 @@ def find_inputs(inputs: Sequence[str]) -> list[Path]:
             files = [Path(file) for file in sorted(glob.glob(name, recursive=True)) if Path(file).is_file()]
             if not files:
                 raise FileNotFoundError(f'{name} is neither a file nor a folder, and as a pattern it fits no file')
-        found.update(dict.fromkeys(files))
+        if not path.is_file():
+            own.update(file for file in files if _lies_in(file, outputs) and not _lies_in(_searched_from(path), outputs))
+        found.update(dict.fromkeys(file for file in files if file not in own))
+    if own:
+        warnings.warn(f'{len(own)} files that lie where results go are left out, such as {min(own)}; name their folder to take them')
+    if not found:
+        raise ValueError(f'{", ".join(inputs)}: all {len(own)} files found lie where results go; name their folder, or another --out')
     return list(found)
+
+
+def _searched_from(path: Path) -> Path:
+    """A folder, or of a pattern the part before what may vary."""
+    return next((parent for parent in (path, *path.parents) if not glob.has_magic(str(parent))), path)
+
+
+def _lies_in(path: Path, folders: Sequence[Path]) -> bool:
+    return any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
 
 
 def is_video(path: Path) -> bool:
@@ -105,5 +123,8 @@ def _video_frames(path: Path) -> Iterator[Frame]:
             number += 1
     finally:
         video.release()
-    if number < expected or not number:
-        yield Frame(str(path), path, number, problem=f'ends or breaks after {number} of {expected or "an unknown number of"} frames')
+    if not number:
+        yield Frame(str(path), path, number, problem='no frame of it could be read')
+    elif number < expected:
+        problem = f'{number} frames could be read, {expected} are announced: it breaks off, or its container counts wrongly'
+        yield Frame(str(path), path, number, problem=problem)

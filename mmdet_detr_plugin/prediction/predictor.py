@@ -62,9 +62,7 @@ class Predictor:
                     prepared[index] = self.pipeline(dict(img=frame.pixels, img_id=index))
                 except Exception as error:  # whatever a transform raises is this image's problem
                     frame.problem = f'the test pipeline failed: {type(error).__name__}: {error}'
-        for index, found in together_or_alone(
-            list(prepared), lambda group: self._detect([prepared[i] for i in group]), (RuntimeError, ValueError)
-        ):
+        for index, found in together_or_alone(list(prepared), lambda group: self._detect([prepared[i] for i in group]), Exception):
             if isinstance(found, Exception):
                 batch[index].problem = f'the network failed: {type(found).__name__}: {found}'
             else:

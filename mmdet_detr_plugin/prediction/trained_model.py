@@ -24,13 +24,16 @@ def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
 
     Raises:
         FileNotFoundError: when there is no such checkpoint.
-        ValueError: when it is no checkpoint, carries code or is not this model's, or the model cannot be built.
+        ValueError: when it is no checkpoint, carries code or is not this model's, the model cannot be built, or the device not be used.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model_cfg = copy.deepcopy(cfg.model)
     model_cfg.pop('training_aids', None)
-    if isinstance(model_cfg.get('backbone'), dict):
-        model_cfg.backbone.init_cfg = None  # the checkpoint holds all weights
+    backbone = model_cfg.get('backbone')
+    if isinstance(backbone, dict) and backbone.get('init_cfg') is not None:
+        backbone.init_cfg = None  # the checkpoint holds all weights
+    if cfg.get('data_preprocessor'):  # as mmengine's runner does
+        model_cfg.setdefault('data_preprocessor', copy.deepcopy(cfg.data_preprocessor))
     try:
         model = revert_sync_batchnorm(MODELS.build(model_cfg))
     except (KeyError, TypeError, AssertionError) as error:
@@ -51,7 +54,10 @@ def load_model(cfg: Config, checkpoint: Path | None, device: str) -> nn.Module:
             meta = {**(stored if isinstance(stored, dict) else {}), 'classes': classes}
     stated = dataset_chains(cfg.get('test_dataloader') or {})[0][-1].get('metainfo') or {}
     model.dataset_meta = {**stated, **{key.lower(): value for key, value in meta.items() if value is not None}}
-    return model.to(device).eval()
+    try:
+        return model.to(device).eval()
+    except (RuntimeError, AssertionError) as error:  # torch's for names it does not know, and for what it was built without
+        raise ValueError(f'the device {device!r} cannot be used here ({str(error).splitlines()[0]}); cpu always can') from error
 
 
 def _leave_out_training_aids(model: nn.Module, state: dict, *_) -> None:

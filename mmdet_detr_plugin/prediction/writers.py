@@ -2,13 +2,15 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from mmdet.evaluation.functional import INSTANCE_OFFSET
 from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 
 from ..evaluation.panoptic_quality import Segment
@@ -17,6 +19,7 @@ from ..files import write_atomically, write_json
 from ..visualization.visualizer import DetLocalVisualizer
 from .inputs import Frame, is_video
 
+NOTHING_FOUND = InstanceData(bboxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0, dtype=torch.long))
 COLUMNS = ('file', 'frame', 'class', 'score', 'x', 'y', 'width', 'height')
 
 
@@ -31,30 +34,40 @@ class PredictionWriter:
         score_thr: detections below are left out everywhere.
         draw: whether to draw.
         num_things_classes: labels from this on are stuff; None = all are things.
+        inputs: files that no drawing may replace.
     """
 
     def __init__(
-        self, folder: Path, classes: Sequence[str], score_thr: float, draw: bool = True, num_things_classes: int | None = None
+        self,
+        folder: Path,
+        classes: Sequence[str],
+        score_thr: float,
+        draw: bool = True,
+        num_things_classes: int | None = None,
+        inputs: Iterable[Path] = (),
     ) -> None:
         self.folder, self.classes, self.score_thr = folder, classes, score_thr
         self.num_things_classes = len(classes) if num_things_classes is None else num_things_classes
         self.visualizer = DetLocalVisualizer() if draw else None
         if self.visualizer is not None:
-            self.visualizer.dataset_meta = dict(classes=tuple(classes), palette='random' if len(classes) > 80 else 'coco')
+            shown = tuple(name.replace('$', r'\$') for name in classes)  # else matplotlib reads formulas
+            self.visualizer.dataset_meta = dict(classes=shown, palette='random' if len(classes) > 80 else 'coco')
         self.images: list[dict] = []
         self.annotations: list[dict] = []
         self.problems: list[tuple[str, str]] = []
+        self.not_drawn: list[tuple[str, str]] = []
         self.drawn: set[Path] = set()
+        self.inputs = {path.resolve() for path in inputs}
         self.panoptic = PanopticResultFiles(str(folder / 'predictions'))
         self.segments: list[dict] = []
-        self.video: tuple[Path, cv2.VideoWriter] | None = None
+        self.video: tuple[Path, cv2.VideoWriter | None] | None = None  # no writer where it could not be opened
 
     def add(self, frame: Frame, sample: DetDataSample | None) -> int:
         """Take one result; returns the number of detections kept."""
         if frame.problem is not None or sample is None:
             self.problems.append((frame.name, frame.problem or 'no result'))
             return 0
-        found = sample.pred_instances.cpu()
+        found = sample.get('pred_instances', NOTHING_FOUND).cpu()  # models of segments may have no instances
         found = found[found.scores >= self.score_thr]
         image_id = len(self.images) + 1
         height, width = frame.pixels.shape[:2]
@@ -72,7 +85,10 @@ class PredictionWriter:
         if 'pred_panoptic_seg' in sample:
             self._add_segments(image_id, frame, sample.pred_panoptic_seg.sem_seg[0].cpu().numpy())
         if self.visualizer is not None:
-            self._draw(frame, sample)
+            try:
+                self._draw(frame, sample)
+            except Exception as error:  # a name that is too long, a text that matplotlib cannot set: what was found is kept
+                self.not_drawn.append((frame.name, f'{type(error).__name__}: {error}'))
         return len(found)
 
     def finish(self) -> list[Path]:
@@ -90,7 +106,7 @@ class PredictionWriter:
             image = images[item['image_id']]
             frame = '' if image['frame'] is None else image['frame']
             writer.writerow([image['file_name'], frame, self.classes[item['category_id'] - 1], item['score'], *item['bbox']])
-        write_atomically(text.getvalue().encode(), paths[1])
+        write_atomically(text.getvalue().encode(errors='backslashreplace'), paths[1])  # names on disk need not be UTF-8
         if self.segments:
             things_and_stuff = [item | dict(isthing=int(item['id'] <= self.num_things_classes)) for item in categories]
             self.panoptic.finish(self.segments, images=self.images, categories=things_and_stuff)
@@ -115,32 +131,42 @@ class PredictionWriter:
         else:
             path = self._free_path(frame.source.stem, '.jpg')
             there, content = cv2.imencode('.jpg', drawn)
-            if there:
-                write_atomically(content.tobytes(), path)
+            if not there:
+                raise ValueError(f'an image of {drawn.shape[1]} x {drawn.shape[0]} pixels does not fit a JPEG file')
+            write_atomically(content.tobytes(), path)
 
     def _write_video_frame(self, frame: Frame, drawn: np.ndarray) -> None:
         if self.video is None or self.video[0] != frame.source:
             self._end_video()
-            rate = cv2.VideoCapture(str(frame.source)).get(cv2.CAP_PROP_FPS) or 25.0
+            rate = _writable_rate(cv2.VideoCapture(str(frame.source)).get(cv2.CAP_PROP_FPS) or 25.0)
             path = self._free_path(frame.source.stem, '.mp4')
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.video = (frame.source, cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), rate, drawn.shape[1::-1]))
-        self.video[1].write(drawn)
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), rate, drawn.shape[1::-1])
+            self.video = (frame.source, writer if writer.isOpened() else None)
+            if self.video[1] is None:
+                raise ValueError(f'no MPEG-4 file of {drawn.shape[1]} x {drawn.shape[0]} pixels at {rate:g} frames a second can be written')
+        if self.video[1] is not None:
+            self.video[1].write(drawn)
 
     def _end_video(self) -> None:
-        if self.video is not None:
+        if self.video is not None and self.video[1] is not None:
             self.video[1].release()
-            self.video = None
+        self.video = None
 
     def _free_path(self, stem: str, suffix: str) -> Path:
-        """Images of one name in several folders do not overwrite each other."""
+        """Images of one name in several folders do not overwrite each other, nor what is read."""
         path = self.folder / 'drawn' / f'{stem}{suffix}'
         number = 2
-        while path in self.drawn:
+        while path in self.drawn or path.resolve() in self.inputs:
             path = self.folder / 'drawn' / f'{stem}-{number}{suffix}'
             number += 1
         self.drawn.add(path)
         return path
+
+
+def _writable_rate(rate: float) -> float:
+    """The nearest that MPEG-4 can state: as a fraction whose numerator is below 65536, which OpenCV finds in steps of ten."""
+    return round(rate, 3 if rate <= 65.5 else 2 if rate <= 655 else None)
 
 
 def _segmentation(mask) -> dict:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from mmcv.transforms import Compose
 from mmdet.apis import inference_detector, init_detector
 from mmdet.datasets import CocoPanopticDataset
 from mmdet.registry import MODELS as MMDET_MODELS
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from PIL import Image
 
@@ -183,15 +185,19 @@ def write_video(path, frames: int) -> None:
     writer.release()
 
 
-def test_videos_are_read_frame_by_frame_and_truncation_is_reported(tmp_path):
+def test_videos_are_read_frame_by_frame_and_truncation_is_reported(tmp_path, monkeypatch):
     write_video(tmp_path / 'whole.avi', 6)
     frames = list(read_frames(tmp_path / 'whole.avi'))
     assert [frame.number for frame in frames] == list(range(6)) and count_frames(tmp_path / 'whole.avi') == 6
     assert frames[0].name.endswith('whole.avi#0') and frames[5].pixels.mean() > 40
     content = (tmp_path / 'whole.avi').read_bytes()
     (tmp_path / 'cut.avi').write_bytes(content[: len(content) // 2])
-    *good, last = read_frames(tmp_path / 'cut.avi')
-    assert len(good) < 6 and all(frame.problem is None for frame in good) and 'ends or breaks after' in last.problem
+    (frame,) = read_frames(tmp_path / 'cut.avi')
+    assert frame.problem == 'no frame of it could be read'
+    monkeypatch.setattr('mmdet_detr_plugin.prediction.inputs.count_frames', lambda path: 9)  # as some containers announce
+    *good, last = read_frames(tmp_path / 'whole.avi')
+    assert len(good) == 6 and all(frame.problem is None for frame in good)
+    assert last.problem.startswith('6 frames could be read, 9 are announced')
 
 
 def test_inputs_are_files_folders_and_patterns(tmp_path, pixels):
@@ -208,6 +214,74 @@ def test_inputs_are_files_folders_and_patterns(tmp_path, pixels):
         find_inputs([str(tmp_path / 'empty')])
     with pytest.raises(FileNotFoundError, match='neither a file nor a folder, and as a pattern it fits no file'):
         find_inputs([str(tmp_path / '*.bmp')])
+
+
+def test_earlier_results_are_no_inputs_unless_named(tmp_path):
+    for name in ('mine.jpg', 'out/drawn/mine.jpg', 'out/other.jpg', 'out/predictions.panoptic/1.png'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b'x')
+    outputs = [tmp_path / 'out/drawn', tmp_path / 'out/predictions.panoptic']
+
+    def names(*inputs):
+        return [path.relative_to(tmp_path).as_posix() for path in find_inputs([str(tmp_path / name) for name in inputs], outputs)]
+
+    for search in ('', '**/*.*g'):
+        with pytest.warns(UserWarning, match=r'2 files that lie where results go are left out, such as .*drawn/mine\.jpg'):
+            assert names(search) == ['mine.jpg', 'out/other.jpg']
+    assert names('out/drawn') == names('out/drawn/*.jpg') == names('out/drawn/mine.jpg') == ['out/drawn/mine.jpg']
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match='all 2 files found lie where results go'):
+        names('out/*/*')
+
+
+def test_nothing_that_is_read_is_replaced(checkpoints, shapes_dir, tmp_path):
+    predictor = Predictor(load(MODELS[0]), checkpoints[MODELS[0]])
+    path = tmp_path / 'drawn/mine.jpg'
+    path.parent.mkdir()
+    path.write_bytes(next((shapes_dir / 'test').iterdir()).read_bytes())
+    before = path.read_bytes()
+    writer = PredictionWriter(tmp_path, predictor.classes, 0.0, inputs=[path])
+    for frame, sample in predictor(read_frames(path)):
+        writer.add(frame, sample)
+    assert path.read_bytes() == before and (tmp_path / 'drawn/mine-2.jpg').is_file()
+
+
+def test_what_cannot_be_drawn_is_kept_all_the_same(checkpoints, pixels, tmp_path):
+    """A name that is too long beside an image of dollars, which matplotlib takes for formulas, and a name that is not UTF-8."""
+    predictor = Predictor(load(MODELS[0]), checkpoints[MODELS[0]])
+    writer = PredictionWriter(tmp_path, ('a_$x^', 'b', '$', '$$'), 0.0)
+    for name in ('x' * 300 + '.png', 'caf\udce9.png'):
+        for frame, sample in predictor([Frame(name, Path(name), pixels=pixels)]):
+            assert writer.add(frame, sample) == 50
+    assert [name[:3] for name, _ in writer.not_drawn] == ['xxx'] and 'too long' in writer.not_drawn[0][1]
+    paths = writer.finish()
+    assert len(json.loads(paths[0].read_text())['annotations']) == 100
+    assert {row['file'][:4] for row in csv.DictReader(paths[1].read_text().splitlines())} == {'xxxx', 'caf\\'}
+
+
+@pytest.mark.parametrize('rate', [119.963, 29.97, 23.976, 1000.0])
+def test_videos_of_any_rate_are_drawn(rate, tmp_path):
+    writer = PredictionWriter(tmp_path, ('a',), 0.0)
+    frames = tmp_path / 'film.avi'
+    video = cv2.VideoWriter(str(frames), cv2.VideoWriter_fourcc(*'MJPG'), rate, (64, 48))
+    for _ in range(3):
+        video.write(np.zeros((48, 64, 3), np.uint8))
+    video.release()
+    for frame in read_frames(frames):
+        writer.add(frame, DetDataSample())
+    writer.finish()
+    assert writer.not_drawn == [] and count_frames(tmp_path / 'drawn/film.mp4') == 3
+    assert cv2.VideoCapture(str(tmp_path / 'drawn/film.mp4')).get(cv2.CAP_PROP_FPS) == pytest.approx(rate, rel=1e-3)
+
+
+def test_parts_of_a_config_count_as_they_do_in_training(checkpoints, shapes_dir):
+    cfg = load(MODELS[0])
+    expected = next(iter(Predictor(cfg, checkpoints[MODELS[0]])([image_of(next((shapes_dir / 'test').iterdir()))])))[1]
+    cfg.data_preprocessor = cfg.model.pop('data_preprocessor')
+    found = next(iter(Predictor(cfg, checkpoints[MODELS[0]])([image_of(next((shapes_dir / 'test').iterdir()))])))[1]
+    torch.testing.assert_close(found.pred_instances.scores, expected.pred_instances.scores)
+    for device in ('gpu', 'xpu:7'):
+        with pytest.raises(ValueError, match=rf"the device '{device}' cannot be used here .*; cpu always can"):
+            Predictor(cfg, checkpoints[MODELS[0]], device)
 
 
 def test_wrong_checkpoint_and_pipeline_are_named(checkpoints, tmp_path):
@@ -275,6 +349,9 @@ def test_command_writes_coco_csv_and_drawings(checkpoints, shapes_dir, tmp_path)
     assert float(rows[0]['width']) == content['annotations'][0]['bbox'][2]
     drawn = {path.name for path in (tmp_path / 'predictions/drawn').iterdir()}
     assert drawn == {'image.jpg', 'image-2.jpg', 'film.mp4'} and count_frames(tmp_path / 'predictions/drawn/film.mp4') == 3
+    (tmp_path / 'file').touch()
+    failed = subprocess.run([*program, 'one', '--out', 'file'], cwd=tmp_path, capture_output=True, text=True)
+    assert failed.returncode == 1 and 'error: ' in failed.stderr and 'Traceback' not in failed.stderr
     failed = subprocess.run([*program, 'nothing'], cwd=tmp_path, capture_output=True, text=True)
     assert failed.returncode == 1 and 'error: nothing is neither a file nor a folder' in failed.stderr
 
