@@ -3,9 +3,11 @@
 import copy
 import csv
 import json
+import runpy
 import subprocess
 import sys
 import warnings
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -354,6 +356,22 @@ def test_command_writes_coco_csv_and_drawings(checkpoints, shapes_dir, tmp_path)
     assert failed.returncode == 1 and 'error: ' in failed.stderr and 'Traceback' not in failed.stderr
     failed = subprocess.run([*program, 'nothing'], cwd=tmp_path, capture_output=True, text=True)
     assert failed.returncode == 1 and 'error: nothing is neither a file nor a folder' in failed.stderr
+
+
+def test_an_interruption_keeps_what_was_found(checkpoints, shapes_dir, tmp_path, monkeypatch, capsys):
+    predict = Predictor.__call__
+
+    def interrupted(self, frames):
+        yield from islice(predict(self, frames), 2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Predictor, '__call__', interrupted)
+    command = ['predict.py', MODELS[0], checkpoints[MODELS[0]], shapes_dir / 'test', '--out', tmp_path / 'out', '--no-drawing']
+    monkeypatch.setattr(sys, 'argv', [*map(str, command)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / 'tools/predict.py'), run_name='__main__')
+    assert end.value.code == 130 and 'interrupted after' in capsys.readouterr().out
+    assert len(json.loads((tmp_path / 'out/predictions.json').read_text())['images']) == 2
 
 
 def test_threshold_holds_for_all_outputs(checkpoints, shapes_dir, tmp_path):
