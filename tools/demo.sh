@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job on a small scale: generates the shapes data set, compares LocalDETR and Faster R-CNN on it with the same pipeline and schedule,
-# prints one table, draws one picture and ends in the report of tools/compare.py. Under 20 minutes on 2 cores after set-up. Run again to
+# prints one table, draws one picture and ends in the report of tools/compare.py. About 20 minutes on 2 cores after set-up. Run again to
 # continue or repeat.
 #
 #   bash tools/demo.sh [--fresh] [options of tools/setup_env.sh]
