@@ -40,10 +40,10 @@ def main() -> None:
         parser.error(f'--score-thr must lie between 0 and 1, got {args.score_thr}')
     try:
         paths = find_inputs(args.inputs, [args.out / 'drawn', args.out / 'predictions.panoptic'])
+        predictor = Predictor(read_config(args.config), args.checkpoint, args.device, args.batch_size)
         args.out.mkdir(parents=True, exist_ok=True)
         if not os.access(args.out, os.W_OK):
             raise PermissionError(f'{args.out} cannot be written to; choose another folder with --out')
-        predictor = Predictor(read_config(args.config), args.checkpoint, args.device, args.batch_size)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
     writer = PredictionWriter(args.out, predictor.classes, args.score_thr, not args.no_drawing, predictor.num_things_classes, paths)

@@ -199,10 +199,15 @@ def test_fuzzed_records_come_back_from_every_layout(folder, records, layout):
         for image in content['images']:
             boxes = (item for item in content['annotations'] if item['image_id'] == image['id'])
             found[int(Path(image['file_name']).stem)] = [(names[box['category_id']], *box['bbox']) for box in boxes]
-    for index, items in enumerate(records):
+    for index, items in enumerate(map(unique, records)):
         assert [item[0] for item in found[index]] == [item[0] for item in items]
         for got, expected in zip(found[index], items):
             assert got[1:] == pytest.approx(expected[1:], abs=2e-3)
+
+
+def unique(boxes: list) -> list:
+    """A box that is given twice counts once."""
+    return [box for number, box in enumerate(boxes) if box not in boxes[:number]]
 
 
 @fuzz(0.03)
