@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
-from ..config_files import flat
+from ..config_files import flat, kind
 from .batches import NotRepeatableError, first_difference
 
 EQUAL, ALLOWED, UNFAIR = 'equal', 'allowed', 'unfair'
@@ -201,7 +201,7 @@ def _weights_fit_one_backbone_only(facts: list[dict[str, object]], backbones: li
     by_kind: dict[str, object] = {}
     for fact, backbone in zip(facts, backbones):
         shape = {key: value for key, value in backbone.items() if key.split('.')[2] not in NOT_OF_WEIGHTS}
-        shape['model.backbone.type'] = str(shape.get('model.backbone.type')).rpartition('.')[2].removeprefix('Folded')  # the same weights
+        shape['model.backbone.type'] = kind(shape.get('model.backbone.type')).removeprefix('Folded')  # the same weights
         file = fact['model.backbone.init_cfg.checkpoint']
         if by_kind.setdefault(repr(sorted(shape.items())), file) != file:
             return False

@@ -46,7 +46,8 @@ def find_inputs(inputs: Sequence[str], outputs: Sequence[Path] = ()) -> list[Pat
         ValueError: for a folder without an image or video, and when only earlier results are found.
     """
     found: dict[Path, None] = {}
-    own: set[Path] = set()
+    earlier: set[Path] = set()
+    outputs = [folder.resolve() for folder in outputs]
     for name in inputs:
         path = Path(name)
         if path.is_dir():
@@ -61,13 +62,16 @@ def find_inputs(inputs: Sequence[str], outputs: Sequence[Path] = ()) -> list[Pat
             files = [Path(file) for file in sorted(glob.glob(name, recursive=True)) if Path(file).is_file()]
             if not files:
                 raise FileNotFoundError(f'{name} is neither a file nor a folder, and as a pattern it fits no file')
-        if not path.is_file():
-            own.update(file for file in files if _lies_in(file, outputs) and not _lies_in(_searched_from(path), outputs))
-        found.update(dict.fromkeys(file for file in files if file not in own))
-    if own:
-        warnings.warn(f'{len(own)} files that lie where results go are left out, such as {min(own)}; name their folder to take them')
+        if not path.is_file() and not _lies_in(_searched_from(path), outputs):
+            results = {file for file in files if _lies_in(file, outputs)}
+            earlier |= results
+            files = [file for file in files if file not in results]
+        found.update(dict.fromkeys(files))
+    if earlier := earlier - set(found):  # what is named is meant
+        few = f'{len(earlier)} files that lie where results go are left out, such as {min(earlier)}; name their folder to take them'
+        warnings.warn(few)
     if not found:
-        raise ValueError(f'{", ".join(inputs)}: all {len(own)} files found lie where results go; name their folder, or another --out')
+        raise ValueError(f'{", ".join(inputs)}: all {len(earlier)} files found lie where results go; name their folder, or another --out')
     return list(found)
 
 
@@ -77,7 +81,7 @@ def _searched_from(path: Path) -> Path:
 
 
 def _lies_in(path: Path, folders: Sequence[Path]) -> bool:
-    return any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
+    return any(path.resolve().is_relative_to(folder) for folder in folders)
 
 
 def is_video(path: Path) -> bool:

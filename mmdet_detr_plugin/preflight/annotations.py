@@ -105,13 +105,13 @@ def read_annotations(path: Path, panoptic: bool = False) -> Annotations:
 
 def _refusal(content: dict) -> str | None:
     try:
-        from ..datasets.coco_checks import check_content  # needs mmdet, which may be what is broken
+        from ..datasets.coco_checks import FIX, check_content  # needs mmdet, which may be what is broken
     except ImportError:
         return None
     try:
         check_content(content)
     except ValueError as error:
-        return str(error)
+        return str(error).removesuffix(f' {FIX}')
     return None
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..config_files import dataset_chains, kind
-from .annotations import Annotations, read_annotations
+from .annotations import REPAIR, Annotations, read_annotations
 from .config_facts import dict_at, whole
 from .finding import ERROR, NOTE, WARNING, Finding, guarded
 
@@ -215,8 +215,8 @@ class _Reader:
         """Once for each file, and where nothing else in it is an error already."""
         if annotations.refused is None or any(finding.severity == ERROR for finding in annotations.findings):
             return
-        what, _, advice = annotations.refused.partition('. ')
-        error = Finding('data', ERROR, f'{annotations.path.name}: training and evaluation stop, as {what}', advice)
+        what = f'{annotations.path.name}: training and evaluation stop, as {annotations.refused}'
+        error = Finding('data', ERROR, what, REPAIR)
         annotations.findings.append(error)
         self.data.findings.append(error)
 

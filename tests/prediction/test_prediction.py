@@ -231,6 +231,8 @@ def test_earlier_results_are_no_inputs_unless_named(tmp_path):
         with pytest.warns(UserWarning, match=r'2 files that lie where results go are left out, such as .*drawn/mine\.jpg'):
             assert names(search) == ['mine.jpg', 'out/other.jpg']
     assert names('out/drawn') == names('out/drawn/*.jpg') == names('out/drawn/mine.jpg') == ['out/drawn/mine.jpg']
+    with pytest.warns(UserWarning, match='1 files'):
+        assert names('', 'out/drawn/mine.jpg') == ['mine.jpg', 'out/other.jpg', 'out/drawn/mine.jpg']
     with pytest.warns(UserWarning), pytest.raises(ValueError, match='all 2 files found lie where results go'):
         names('out/*/*')
 
