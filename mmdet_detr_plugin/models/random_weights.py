@@ -2,7 +2,7 @@
 
 from torch import nn
 
-NEVER_MISSED = 'training_aids.'  # no prediction uses them
+from ..checkpoints.conversion import TRAINING_AIDS
 
 
 class RefusesRandomWeights(nn.Module):
@@ -23,7 +23,7 @@ class RefusesRandomWeights(nn.Module):
         missing = {
             name
             for name, shape in own.items()
-            if not name.startswith(NEVER_MISSED) and getattr(state_dict.get(prefix + name), 'shape', None) != shape
+            if not name.startswith(TRAINING_AIDS) and getattr(state_dict.get(prefix + name), 'shape', None) != shape
         }
         self._never_loaded = frozenset(missing if self._never_loaded is None else missing & self._never_loaded)
         super()._load_from_state_dict(state_dict, prefix, *args)
